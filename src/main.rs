@@ -1,0 +1,3 @@
+//! The container's entrypoint and the operator's command.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! The operating system, as far as this program needs it.
+
+pub mod account;
+pub mod child;
+pub mod output;
