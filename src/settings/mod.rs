@@ -1,1 +1,310 @@
 //! What the operator asked for.
+//!
+//! Three stages, each with its own type, so that nothing past this module handles an unchecked
+//! string: environment → [`input`] (as written) → [`Settings`] (as meant). Pure: the environment
+//! and the reading of files are arguments of [`read`].
+
+mod barman_values;
+mod input;
+mod listing;
+mod near_miss;
+mod postgres_values;
+mod problem;
+mod restore_values;
+mod secret;
+mod source;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use barman_values::{Retention, Schedule, WindowUnit};
+pub use listing::{Listed, Listing};
+pub use problem::{Problem, Problems, secret_variables};
+pub use secret::Secret;
+pub use source::Origin;
+pub use values::LogFormat;
+
+use crate::cluster::{Address, NodeId, Role};
+use input::{Input, variables};
+use postgres_values::{HostAuthMethod, TOOL_ROLES};
+use source::Given;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use values::{Failover, NodeKind};
+
+/// The contract's tables, one struct per service, every value checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Rows of service `postgres`, and the official image's variables.
+    pub postgres: PostgresSettings,
+    /// Rows of service `repmgr`.
+    pub repmgr: RepmgrSettings,
+    /// Rows of service `barman`.
+    pub barman: BarmanSettings,
+    /// `PGHERD_*`.
+    pub herd: HerdSettings,
+    /// One line each: names that look misspelt, choices that are unwise.
+    pub warnings: Vec<String>,
+    /// Variables that are set, but have no effect in this version.
+    pub not_yet: Vec<&'static str>,
+    /// The database roles whose password anyone can look up: it is one of the document's.
+    pub default_passwords: Vec<String>,
+    listing: Listing,
+}
+
+/// Where Postgres listens and keeps its data, and how it is made.
+#[derive(Clone, Debug)]
+pub struct PostgresSettings {
+    /// Consumers connect here. `POSTGRES_PORT`.
+    pub port: u16,
+    /// Used while a first start is under way, so that no consumer sees a half-made database.
+    /// `POSTGRES_TECHNICAL_PORT`.
+    pub technical_port: u16,
+    /// The volume; the cluster lies in it unless `pgdata` says otherwise. `POSTGRES_DATA_DIR`.
+    pub data_dir: PathBuf,
+    /// The cluster's own directory, where the operator wants another. `PGDATA`.
+    pub pgdata: Option<PathBuf>,
+    /// Of the superuser `user`. `POSTGRES_PASSWORD`.
+    pub password: Secret,
+    /// The superuser that initdb makes; blanks and quotes may stand in it. `POSTGRES_USER`.
+    pub user: String,
+    /// Made at the first start; named as the user unless given. `POSTGRES_DB`.
+    pub database: String,
+    /// `POSTGRES_INITDB_ARGS`, split as a shell would.
+    pub initdb_args: Vec<String>,
+    /// `POSTGRES_INITDB_WALDIR`.
+    pub initdb_waldir: Option<PathBuf>,
+    /// A method of `pg_hba.conf` with its options. `POSTGRES_HOST_AUTH_METHOD`.
+    pub host_auth_method: Option<String>,
+    /// Given to the postmaster as it is. `PG_OOM_ADJUST_FILE`.
+    pub oom_adjust_file: Option<String>,
+    /// Given to the postmaster as it is. `PG_OOM_ADJUST_VALUE`.
+    pub oom_adjust_value: Option<String>,
+}
+
+/// Who this node is, and who its peers are.
+#[derive(Clone, Debug)]
+pub struct RepmgrSettings {
+    /// Decides the first start only; afterwards the disk and the cluster do. `REPMGR_MASTER`.
+    pub first_role: Role,
+    /// `REPMGR_CONFIG_DIR`.
+    pub config_dir: PathBuf,
+    /// At most 63 characters of printable ASCII, no blank or quote among them. `REPMGR_NODE_NAME`.
+    pub node_name: String,
+    /// The operator's choice; without one see [`RepmgrSettings::node_id_from_name`]. `REPMGR_NODE_ID`.
+    pub node_id: Option<NodeId>,
+    /// `REPMGR_SLAVES`.
+    pub slaves: Vec<Address>,
+    /// Of role `repmgr`. `REPMGR_PASSWORD`.
+    pub password: Secret,
+    /// Of role `repmgr_streaming`. `REPMGR_STREAMING_PASSWORD`.
+    pub streaming_password: Secret,
+    /// The host by which the others reach this node; `None` is the hostname. `REPMGR_NODE_ADDRESS`.
+    pub node_address: Option<String>,
+    /// repmgr's own meaning; 0 is never promoted. `REPMGR_PRIORITY`.
+    pub priority: u32,
+    /// repmgr's own meaning. `REPMGR_LOCATION`.
+    pub location: String,
+}
+
+/// Where backups go and how long they stay.
+#[derive(Clone, Debug)]
+pub struct BarmanSettings {
+    /// Of role `barman`. `BARMAN_PASSWORD`.
+    pub password: Secret,
+    /// Of role `barman_streaming`. `BARMAN_STREAMING_PASSWORD`.
+    pub streaming_password: Secret,
+    /// `BARMAN_BACKUP_DIR`.
+    pub backup_dir: PathBuf,
+    /// `BARMAN_RETENTION`.
+    pub retention: Retention,
+    /// `BARMAN_CONFIG_DIR`.
+    pub config_dir: PathBuf,
+    /// When base backups begin. `BARMAN_SCHEDULE`.
+    pub schedule: Schedule,
+}
+
+/// pgherd's own.
+#[derive(Clone, Debug)]
+pub struct HerdSettings {
+    /// The cluster's name, barman's server name too. `PGHERD_CLUSTER`.
+    pub cluster: String,
+    /// `PGHERD_HTTP_PORT`.
+    pub http_port: u16,
+    /// From `SIGTERM` to the last resort; 5 s to 1 h. `PGHERD_STOP_TIMEOUT`.
+    pub stop_timeout: Duration,
+    /// A `tracing` filter, not checked yet. `PGHERD_LOG`.
+    pub log_filter: String,
+    /// `PGHERD_LOG_FORMAT`.
+    pub log_format: LogFormat,
+}
+
+/// Reads the settings from `vars`, and from the files that `NAME_FILE` variables name.
+/// Refuses with every variable that cannot be used, not with the first.
+pub fn read(
+    vars: impl IntoIterator<Item = (String, String)>,
+    read_file: impl Fn(&Path) -> io::Result<String>,
+) -> Result<Settings, Problems> {
+    let vars: BTreeMap<String, String> = vars.into_iter().collect();
+    let warnings = near_miss::warnings(vars.keys().map(String::as_str));
+    let mut problems = Vec::new();
+
+    let mut all_given = Vec::new();
+    for variable in variables() {
+        match source::find(variable, &vars, &read_file) {
+            Ok(None) => {}
+            // Each variable alone, because serde stops at the first error.
+            Ok(Some(given)) => match Input::parse([(variable, given.value.as_str())]) {
+                Ok(_) => all_given.push(given),
+                Err(expected) => problems.push(Problem::refused(&given, &expected)),
+            },
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let pairs = all_given.iter().map(|given| (given.variable, given.value.as_str()));
+    let input = Input::parse(pairs).expect("each variable was read before, alone");
+
+    let collisions = port_collisions(&input, &problems);
+    problems.extend(collisions);
+    if problems.is_empty() {
+        Ok(Settings::new(input, &all_given, warnings))
+    } else {
+        Err(Problems { problems, warnings })
+    }
+}
+
+/// Ports of this container that are the same, as far as they could be read.
+fn port_collisions(input: &Input, unread: &[Problem]) -> Vec<Problem> {
+    let ports = [
+        ("POSTGRES_PORT", input.postgres_port.0),
+        ("POSTGRES_TECHNICAL_PORT", input.postgres_technical_port.0),
+        ("PGHERD_HTTP_PORT", input.pgherd_http_port.0),
+    ]
+    .into_iter()
+    .filter(|(variable, _)| !unread.iter().any(|problem| problem.is_about(variable)));
+
+    let mut collisions = Vec::new();
+    let mut before: Vec<(&str, u16)> = Vec::new();
+    for (variable, port) in ports {
+        for (other, _) in before.iter().filter(|(_, other_port)| *other_port == port) {
+            let message = format!("and {variable} are both {port}. Give one of them another port.");
+            collisions.push(Problem::new(other, message));
+        }
+        before.push((variable, port));
+    }
+    collisions
+}
+
+impl Settings {
+    fn new(mut input: Input, given: &[Given], mut warnings: Vec<String>) -> Self {
+        let database = input.postgres_db.get_or_insert_with(|| input.postgres_user.same_database());
+        let database = database.0.clone();
+        let not_yet = given.iter().map(|given| given.variable);
+        let not_yet = not_yet.filter(|variable| !has_effect(variable, &input)).collect();
+        let method = input.postgres_host_auth_method.as_ref();
+        warnings.extend(method.and_then(HostAuthMethod::warning).map(str::to_owned));
+
+        Settings {
+            warnings,
+            not_yet,
+            default_passwords: default_passwords(&input),
+            listing: Listing::new(&input, given),
+            postgres: PostgresSettings {
+                port: input.postgres_port.0,
+                technical_port: input.postgres_technical_port.0,
+                data_dir: input.postgres_data_dir.0,
+                pgdata: input.pgdata.map(|path| path.0),
+                password: input.postgres_password,
+                user: input.postgres_user.0,
+                database,
+                initdb_args: input.postgres_initdb_args.0,
+                initdb_waldir: input.postgres_initdb_waldir.map(|path| path.0),
+                host_auth_method: input.postgres_host_auth_method.map(|method| method.0),
+                oom_adjust_file: input.pg_oom_adjust_file.map(|path| path.0.display().to_string()),
+                oom_adjust_value: input.pg_oom_adjust_value.map(|value| value.0),
+            },
+            repmgr: RepmgrSettings {
+                first_role: if input.repmgr_master.0 { Role::Primary } else { Role::Standby },
+                config_dir: input.repmgr_config_dir.0,
+                node_name: input.repmgr_node_name.0,
+                node_id: input.repmgr_node_id.map(|id| id.0),
+                slaves: input.repmgr_slaves.0,
+                password: input.repmgr_password,
+                streaming_password: input.repmgr_streaming_password,
+                node_address: input.repmgr_node_address.map(|host| host.0),
+                priority: input.repmgr_priority.0,
+                location: input.repmgr_location.0,
+            },
+            barman: BarmanSettings {
+                password: input.barman_password,
+                streaming_password: input.barman_streaming_password,
+                backup_dir: input.barman_backup_dir.0,
+                retention: input.barman_retention,
+                config_dir: input.barman_config_dir.0,
+                schedule: input.barman_schedule,
+            },
+            herd: HerdSettings {
+                cluster: input.pgherd_cluster.0,
+                http_port: input.pgherd_http_port.0,
+                stop_timeout: input.pgherd_stop_timeout.0,
+                log_filter: input.pgherd_log.0,
+                log_format: input.pgherd_log_format,
+            },
+        }
+    }
+
+    /// Every variable with its value in force; secrets as `***`.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+}
+
+/// Whether this version does what `variable` asks for. Shorten it as functions arrive.
+fn has_effect(variable: &str, input: &Input) -> bool {
+    match variable {
+        "PGHERD_ROLE" => input.pgherd_role == NodeKind::Data,
+        "PGHERD_FAILOVER" => input.pgherd_failover == Some(Failover::Manual),
+        "REPMGR_MASTER_HOST"
+        | "PGHERD_VOTERS"
+        | "PGHERD_LEASE"
+        | "PGHERD_SYNCHRONOUS"
+        | "PGHERD_CONTROL_TOKEN" => false,
+        _ => !variable.starts_with("PGHERD_ETCD_") && !variable.starts_with("RESTORE_"),
+    }
+}
+
+/// The roles that have a password of the document's; any of those, for all are public.
+fn default_passwords(input: &Input) -> Vec<String> {
+    fn passwords(input: &Input) -> [&Secret; 5] {
+        [
+            &input.postgres_password,
+            &input.repmgr_password,
+            &input.repmgr_streaming_password,
+            &input.barman_password,
+            &input.barman_streaming_password,
+        ]
+    }
+    let published = Input::default();
+    let published = passwords(&published);
+    std::iter::once(input.postgres_user.0.as_str())
+        .chain(TOOL_ROLES)
+        .zip(passwords(input))
+        .filter(|(_, password)| published.contains(password))
+        .map(|(role, _)| role.to_owned())
+        .collect()
+}
+
+impl RepmgrSettings {
+    /// The number that the node's name ends in, or the only one it has: `node1` is 1, `dc2-pg3` is 3.
+    /// `None` where that is no node id: `pg`, `pg-0`.
+    pub fn node_id_from_name(&self) -> Option<NodeId> {
+        let is_digit = |c: char| c.is_ascii_digit();
+        let mut numbers = self.node_name.split(|c| !is_digit(c)).filter(|run| !run.is_empty());
+        let last = numbers.next_back()?;
+        let counts = self.node_name.ends_with(is_digit) || numbers.next().is_none();
+        counts.then(|| last.parse().ok())?
+    }
+}

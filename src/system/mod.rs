@@ -3,3 +3,4 @@
 pub mod account;
 pub mod child;
 pub mod output;
+pub mod signals;

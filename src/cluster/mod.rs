@@ -1,0 +1,77 @@
+//! Plain facts about nodes. No I/O here, and no policy.
+
+mod address;
+mod lsn;
+mod node_id;
+
+pub use address::{Address, DEFAULT_PORT, ParseAddressError};
+pub use lsn::{Lsn, ParseLsnError};
+pub use node_id::{NodeId, ParseNodeIdError};
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// What a node's Postgres does in the cluster. The scenario document says "master" and "slave".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes writes.
+    Primary,
+    /// Replays the primary's WAL.
+    Standby,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Primary => "primary",
+            Role::Standby => "standby",
+        })
+    }
+}
+
+/// Which branch of history a node is on. Begins at 1, grows at every promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timeline(pub u32);
+
+impl fmt::Display for Timeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What `initdb` draws once and every clone inherits: two nodes with the same one have the same
+/// origin. Text in JSON, where a number of 64 bits would lose its last digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SystemIdentifier(pub u64);
+
+impl fmt::Display for SystemIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SystemIdentifier {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(SystemIdentifier)
+    }
+}
+
+impl TryFrom<String> for SystemIdentifier {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<SystemIdentifier> for String {
+    fn from(id: SystemIdentifier) -> Self {
+        id.to_string()
+    }
+}

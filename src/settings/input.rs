@@ -1,0 +1,211 @@
+//! The environment as written. Every field is a variable's name in lower case, in the order of the
+//! contract's tables, and `default` has their third column. Nothing else lists the names.
+
+use super::Secret;
+use super::barman_values::{Retention, Schedule, WindowUnit};
+use super::postgres_values::{DatabaseName, HostAuthMethod, InitdbArgs, OomScore, RoleName};
+use super::restore_values::{BackupId, TargetAction, TargetTimeline, TransactionId};
+use super::values::{
+    AbsolutePath, Addresses, ClusterName, Endpoints, Failover, Flag, GivenNodeId, Host, Line,
+    Location, LogFormat, NodeKind, NodeName, Port, Priority, Span, Synchronous, Voters,
+};
+use crate::cluster::{Address, Lsn};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+#[derive(Clone, Deserialize, Serialize)]
+// envy compares names in lower case; everybody else wants them as written.
+#[serde(default, rename_all(serialize = "SCREAMING_SNAKE_CASE"))]
+pub(super) struct Input {
+    pub(super) postgres_port: Port,
+    pub(super) postgres_technical_port: Port,
+    pub(super) postgres_data_dir: AbsolutePath,
+    pub(super) postgres_password: Secret,
+
+    pub(super) repmgr_master: Flag,
+    pub(super) repmgr_config_dir: AbsolutePath,
+    pub(super) repmgr_node_name: NodeName,
+    pub(super) repmgr_slaves: Addresses,
+    pub(super) repmgr_password: Secret,
+    pub(super) repmgr_streaming_password: Secret,
+
+    pub(super) barman_password: Secret,
+    pub(super) barman_streaming_password: Secret,
+    pub(super) barman_backup_dir: AbsolutePath,
+    pub(super) barman_retention: Retention,
+    pub(super) barman_config_dir: AbsolutePath,
+
+    pub(super) repmgr_master_host: Option<Address>,
+    pub(super) repmgr_node_address: Option<Host>,
+    pub(super) repmgr_node_id: Option<GivenNodeId>,
+    pub(super) repmgr_priority: Priority,
+    pub(super) repmgr_location: Location,
+
+    pub(super) pgherd_cluster: ClusterName,
+    pub(super) pgherd_role: NodeKind,
+    pub(super) pgherd_voters: Option<Voters>,
+    pub(super) pgherd_etcd_endpoints: Option<Endpoints>,
+    pub(super) pgherd_etcd_ca_file: Option<AbsolutePath>,
+    pub(super) pgherd_etcd_cert_file: Option<AbsolutePath>,
+    pub(super) pgherd_etcd_key_file: Option<AbsolutePath>,
+    pub(super) pgherd_etcd_user: Option<Line>,
+    pub(super) pgherd_etcd_password: Option<Secret>,
+    pub(super) pgherd_failover: Option<Failover>,
+    pub(super) pgherd_lease: Span<2, 60>,
+    pub(super) pgherd_synchronous: Synchronous,
+    pub(super) pgherd_http_port: Port,
+    pub(super) pgherd_control_token: Option<Secret>,
+    pub(super) pgherd_stop_timeout: Span<5, 3600>,
+    pub(super) pgherd_log_format: LogFormat,
+    pub(super) pgherd_log: Line,
+
+    pub(super) barman_schedule: Schedule,
+
+    pub(super) restore_from: Option<BackupId>,
+    pub(super) restore_target_time: Option<Line>,
+    pub(super) restore_target_lsn: Option<Lsn>,
+    pub(super) restore_target_name: Option<Line>,
+    pub(super) restore_target_xid: Option<TransactionId>,
+    pub(super) restore_target_action: TargetAction,
+    pub(super) restore_target_timeline: TargetTimeline,
+
+    pub(super) postgres_user: RoleName,
+    pub(super) postgres_db: Option<DatabaseName>,
+    pub(super) postgres_initdb_args: InitdbArgs,
+    pub(super) postgres_initdb_waldir: Option<AbsolutePath>,
+    pub(super) postgres_host_auth_method: Option<HostAuthMethod>,
+    pub(super) pgdata: Option<AbsolutePath>,
+    pub(super) pg_oom_adjust_file: Option<AbsolutePath>,
+    pub(super) pg_oom_adjust_value: Option<OomScore>,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Input {
+            postgres_port: Port(5432),
+            postgres_technical_port: Port(5434),
+            postgres_data_dir: AbsolutePath("/var/lib/postgresql".into()),
+            postgres_password: "mysecretpassword".into(),
+
+            repmgr_master: Flag(true),
+            repmgr_config_dir: AbsolutePath("/etc/repmgr.d/".into()),
+            repmgr_node_name: NodeName("node1".into()),
+            repmgr_slaves: Addresses::default(),
+            repmgr_password: "iamrepmgr".into(),
+            repmgr_streaming_password: "iamstreamingrepmgr".into(),
+
+            barman_password: "iambarman".into(),
+            barman_streaming_password: "iamstreamingbarman".into(),
+            barman_backup_dir: AbsolutePath("/home/barman/data".into()),
+            barman_retention: Retention::RecoveryWindow(5, WindowUnit::Days),
+            barman_config_dir: AbsolutePath("/etc/barman.d/".into()),
+
+            repmgr_master_host: None,
+            repmgr_node_address: None,
+            repmgr_node_id: None,
+            repmgr_priority: Priority(100),
+            repmgr_location: Location("default".into()),
+
+            pgherd_cluster: ClusterName("pgherd".into()),
+            pgherd_role: NodeKind::Data,
+            pgherd_voters: None,
+            pgherd_etcd_endpoints: None,
+            pgherd_etcd_ca_file: None,
+            pgherd_etcd_cert_file: None,
+            pgherd_etcd_key_file: None,
+            pgherd_etcd_user: None,
+            pgherd_etcd_password: None,
+            pgherd_failover: None,
+            pgherd_lease: Span(Duration::from_secs(4)),
+            pgherd_synchronous: Synchronous::Preferred,
+            pgherd_http_port: Port(8008),
+            pgherd_control_token: None,
+            pgherd_stop_timeout: Span(Duration::from_secs(60)),
+            pgherd_log_format: LogFormat::Text,
+            pgherd_log: Line("info".into()),
+
+            barman_schedule: Schedule::default(),
+
+            restore_from: None,
+            restore_target_time: None,
+            restore_target_lsn: None,
+            restore_target_name: None,
+            restore_target_xid: None,
+            restore_target_action: TargetAction::Promote,
+            restore_target_timeline: TargetTimeline::latest(),
+
+            postgres_user: RoleName("postgres".into()),
+            postgres_db: None,
+            postgres_initdb_args: InitdbArgs::default(),
+            postgres_initdb_waldir: None,
+            postgres_host_auth_method: None,
+            pgdata: None,
+            pg_oom_adjust_file: None,
+            pg_oom_adjust_value: None,
+        }
+    }
+}
+
+impl Input {
+    /// The settings that `vars` ask for, and the defaults for the rest. The error says what the
+    /// first wrong variable may hold, not which one that is.
+    pub(super) fn parse<'a>(
+        vars: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Input, String> {
+        let vars = vars.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        envy::from_iter(vars).map_err(|error| error.to_string())
+    }
+
+    /// Each variable and its value as text, in the order of the fields; secrets as `***`.
+    pub(super) fn rows(&self) -> Vec<(String, String)> {
+        let json = serde_json::to_string(self).expect("settings are text, numbers and lists");
+        let Rows(rows) = serde_json::from_str(&json).expect("it was written the line before");
+        rows
+    }
+}
+
+/// The names of all variables, in the order of the contract.
+pub(super) fn variables() -> impl Iterator<Item = &'static str> {
+    static ROWS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| Input::default().rows());
+    ROWS.iter().map(|(variable, _)| variable.as_str())
+}
+
+/// A JSON object in the order it is written in, which `serde_json::Value` would not keep.
+struct Rows(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Rows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Rows;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Rows, A::Error> {
+                let mut rows = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    rows.push((name, as_text(&value)));
+                }
+                Ok(Rows(rows))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+fn as_text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(entries) => entries.iter().map(as_text).collect::<Vec<_>>().join(", "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}

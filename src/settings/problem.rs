@@ -1,0 +1,106 @@
+//! What is wrong with the environment, in words for the operator.
+
+use super::source::Given;
+use std::fmt;
+
+/// A variable that cannot be used. `Display` is one line: the variable, what it holds (never a
+/// secret), what it may hold, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable's name.
+    pub variable: String,
+    /// The rest of the line.
+    pub message: String,
+}
+
+/// Every variable that cannot be used, in the order of the contract's tables; at least one.
+/// `Display` is one line for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems {
+    /// What stops the start.
+    pub problems: Vec<Problem>,
+    /// What would have been [`super::Settings::warnings`]; a misspelt name may explain a problem.
+    pub warnings: Vec<String>,
+}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.variable, self.message)
+    }
+}
+
+impl Problem {
+    pub(super) fn new(variable: &str, message: impl Into<String>) -> Self {
+        Problem { variable: variable.to_owned(), message: message.into() }
+    }
+
+    /// Whether it is about `variable`, or the file that should hold its value.
+    pub(super) fn is_about(&self, variable: &str) -> bool {
+        self.variable.strip_suffix("_FILE").unwrap_or(&self.variable) == variable
+    }
+
+    /// `given` is not what its variable may hold, which is `expected`.
+    pub(super) fn refused(given: &Given, expected: &str) -> Self {
+        let Given { variable, value, origin } = given;
+        let shown = match is_secret(variable) || holds_secret(value) {
+            true => "a value that is not shown".to_owned(),
+            false => quoted(value),
+        };
+        let remedy = match value.starts_with("tcp://") {
+            true => format!(
+                "Docker links and Kubernetes set it so for a service of that name: set {variable} \
+                 yourself, or rename the service (in a pod also: enableServiceLinks: false)"
+            ),
+            false => format!("Correct it, or remove {variable} for the default"),
+        };
+        let message = format!("(from {origin}) holds {shown}; it may hold {expected}. {remedy}.");
+        Problem::new(variable, message)
+    }
+}
+
+/// The variables that hold secrets; children that need none of them should not inherit them.
+pub fn secret_variables() -> &'static [&'static str] {
+    &[
+        "POSTGRES_PASSWORD",
+        "REPMGR_PASSWORD",
+        "REPMGR_STREAMING_PASSWORD",
+        "BARMAN_PASSWORD",
+        "BARMAN_STREAMING_PASSWORD",
+        "PGHERD_ETCD_PASSWORD",
+        "PGHERD_CONTROL_TOKEN",
+    ]
+}
+
+pub(super) fn is_secret(variable: &str) -> bool {
+    secret_variables().contains(&variable)
+}
+
+/// Whether an open variable has a secret in it: `ldapbindpasswd=…`, `http://user:password@host`.
+pub(super) fn holds_secret(value: &str) -> bool {
+    let value = value.to_lowercase();
+    ["passwd=", "password=", "secret=", "secrets="].iter().any(|key| value.contains(key))
+        || (value.contains("://") && value.contains('@'))
+}
+
+/// `value` in quotes, on one line, and not too long to be read.
+pub(super) fn quoted(value: &str) -> String {
+    const CHARACTERS_MAX: usize = 60;
+    match value.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{:?}…", &value[..end]),
+        None => format!("{value:?}"),
+    }
+}

@@ -1,0 +1,353 @@
+//! What the variables may hold, one type each. A value arrives trimmed (but for secrets) and never
+//! empty; an error is the answer to "what may it hold?".
+
+use crate::cluster::{Address, NodeId};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+type Expected = &'static str;
+
+/// A whole number without a sign.
+pub(super) fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// The meaning of the word that `text` is, in any case.
+fn word<T: Copy>(text: &str, words: &[(&str, T)], expected: Expected) -> Result<T, Expected> {
+    let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+    found.map(|(_, meaning)| *meaning).ok_or(expected)
+}
+
+/// `text`, if all of it is fit to stand in it and it is not too long for a Postgres identifier.
+fn name(text: String, fits: impl Fn(u8) -> bool, expected: Expected) -> Result<String, Expected> {
+    if text.len() <= 63 && text.bytes().all(fits) { Ok(text) } else { Err(expected) }
+}
+
+/// The entries of a list, with commas or blanks between them.
+fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty())
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Port(pub(super) u16);
+
+impl TryFrom<String> for Port {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let port = number(&text).filter(|port| *port > 0);
+        port.map(Port).ok_or("a port number from 1 to 65535")
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct AbsolutePath(pub(super) PathBuf);
+
+impl TryFrom<String> for AbsolutePath {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        if text.starts_with('/') && !text.contains(char::is_control) {
+            Ok(AbsolutePath(text.into()))
+        } else {
+            Err("an absolute path, such as /var/lib/postgresql")
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Flag(pub(super) bool);
+
+impl TryFrom<String> for Flag {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words = [
+            ("true", true),
+            ("yes", true),
+            ("on", true),
+            ("1", true),
+            ("false", false),
+            ("no", false),
+            ("off", false),
+            ("0", false),
+        ];
+        word(&text, &words, "true or false").map(Flag)
+    }
+}
+
+/// Any text that does not break the line it is written into.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Line(pub(super) String);
+
+impl TryFrom<String> for Line {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        if text.contains(char::is_control) { Err("text on one line") } else { Ok(Line(text)) }
+    }
+}
+
+/// It becomes `application_name` too, where Postgres would replace what is not ASCII.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct NodeName(pub(super) String);
+
+impl TryFrom<String> for NodeName {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let expected = "a node name that repmgr and application_name take: 1 to 63 printable ASCII \
+                        characters without blanks, quotes and backslashes";
+        name(text, |c| c.is_ascii_graphic() && !b"'\"`\\".contains(&c), expected).map(NodeName)
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Location(pub(super) String);
+
+impl TryFrom<String> for Location {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let expected = "a location for repmgr: 1 to 63 printable ASCII characters without quotes \
+                        and backslashes";
+        let fits = |c: u8| (c == b' ' || c.is_ascii_graphic()) && !b"'\"`\\".contains(&c);
+        name(text, fits, expected).map(Location)
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct ClusterName(pub(super) String);
+
+impl TryFrom<String> for ClusterName {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let expected = "a name that begins with a letter or digit and has only those, `-` and `_` \
+                        (it is barman's server name too, so neither `all` nor `barman`)";
+        // `all` means every server on barman's command line; `[barman]` is its global section.
+        if ["all", "barman"].contains(&text.as_str()) || text.starts_with(['-', '_']) {
+            return Err(expected);
+        }
+        name(text, |c| c.is_ascii_alphanumeric() || b"-_".contains(&c), expected).map(ClusterName)
+    }
+}
+
+/// A host name or an IP address, without a port.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Host(pub(super) String);
+
+impl TryFrom<String> for Host {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let has_port = text.contains(':') && text.parse::<Ipv6Addr>().is_err();
+        match text.parse::<Address>() {
+            Ok(address) if !has_port => Ok(Host(address.host)),
+            _ => Err("a host name or an IP address (the port is that of POSTGRES_PORT)"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Addresses(pub(super) Vec<Address>);
+
+impl TryFrom<String> for Addresses {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let expected = "addresses as host or host:port, with commas or blanks between them";
+        let parsed: Result<Vec<Address>, _> = entries(&text).map(str::parse).collect();
+        parsed.map(Addresses).map_err(|refusal| format!("{expected}; {refusal}"))
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Voters(Vec<Address>);
+
+impl TryFrom<String> for Voters {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let Addresses(voters) = text.try_into()?;
+        match voters.len() {
+            3 | 5 => Ok(Voters(voters)),
+            count => Err(format!(
+                "three or five addresses, so that a vote has a majority; it has {count}"
+            )),
+        }
+    }
+}
+
+/// Where etcd listens, as written: `http://host:port`, `https://host:port` or `host:port`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Endpoints(Vec<String>);
+
+impl TryFrom<String> for Endpoints {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let is_endpoint = |entry: &str| {
+            let rest = entry.strip_prefix("http://").or_else(|| entry.strip_prefix("https://"));
+            let rest = rest.unwrap_or(entry);
+            rest.strip_suffix('/').unwrap_or(rest).parse::<Address>().is_ok()
+        };
+        if entries(&text).all(is_endpoint) {
+            Ok(Endpoints(entries(&text).map(str::to_owned).collect()))
+        } else {
+            Err("etcd's addresses as http://host:port or https://host:port, with commas or blanks \
+                 between them (name and password go to PGHERD_ETCD_USER and PGHERD_ETCD_PASSWORD)")
+        }
+    }
+}
+
+/// A node id that the operator gave.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct GivenNodeId(pub(super) NodeId);
+
+impl TryFrom<String> for GivenNodeId {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let id = number::<u32>(&text).and_then(|number| NodeId::try_from(number).ok());
+        id.map(GivenNodeId).ok_or("a whole number from 1 to 2147483647")
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Priority(pub(super) u32);
+
+impl TryFrom<String> for Priority {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        // repmgr's column is a signed integer.
+        let priority = number(&text).filter(|priority| i32::try_from(*priority).is_ok());
+        priority.map(Priority).ok_or("a whole number from 0 (never promoted) to 2147483647")
+    }
+}
+
+/// A time span of `MIN` to `MAX` seconds.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Span<const MIN: u64, const MAX: u64>(pub(super) Duration);
+
+impl<const MIN: u64, const MAX: u64> TryFrom<String> for Span<MIN, MAX> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let limits = Duration::from_secs(MIN)..=Duration::from_secs(MAX);
+        let span = duration(&text).filter(|span| limits.contains(span));
+        span.map(Span)
+            .ok_or_else(|| format!("a duration such as 4s, 500ms or 2min, from {MIN}s to {MAX}s"))
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> From<Span<MIN, MAX>> for String {
+    fn from(Span(span): Span<MIN, MAX>) -> Self {
+        match span.subsec_millis() {
+            0 => format!("{}s", span.as_secs()),
+            _ => format!("{}ms", span.as_millis()),
+        }
+    }
+}
+
+/// Postgres' own units, and docker's `m`. A number without one is refused: Postgres would read
+/// it as milliseconds here and as seconds there.
+fn duration(text: &str) -> Option<Duration> {
+    let (count, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let milliseconds = match unit.trim_start() {
+        "ms" => 1,
+        "s" => 1_000,
+        "min" | "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number::<u64>(count)?.checked_mul(milliseconds).map(Duration::from_millis)
+}
+
+/// `PGHERD_LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// An object a line, for machines.
+    Json,
+}
+
+impl TryFrom<String> for LogFormat {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        word(&text, &[("text", Self::Text), ("json", Self::Json)], "text or json")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub(super) enum NodeKind {
+    Data,
+    Backup,
+    Witness,
+}
+
+impl TryFrom<String> for NodeKind {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words = [("data", Self::Data), ("backup", Self::Backup), ("witness", Self::Witness)];
+        word(&text, &words, "data, backup or witness")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub(super) enum Failover {
+    Quorum,
+    Manual,
+    Eager,
+}
+
+impl TryFrom<String> for Failover {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words = [("quorum", Self::Quorum), ("manual", Self::Manual), ("eager", Self::Eager)];
+        word(&text, &words, "quorum, manual or eager")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub(super) enum Synchronous {
+    Off,
+    Preferred,
+    Required,
+}
+
+impl TryFrom<String> for Synchronous {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words =
+            [("off", Self::Off), ("preferred", Self::Preferred), ("required", Self::Required)];
+        word(&text, &words, "off, preferred or required")
+    }
+}
