@@ -1,0 +1,40 @@
+# Thin on purpose: the work is in docker/*.sh and in cargo.
+PG ?= 17
+export PG
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help up down image test trials bench lint clean prerequisites
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
+	  printf '%-12s %s\n' "$$target" "$$text"; done
+
+up: image ## build, start one node (compose/single.yml), wait until it serves
+	@docker/up.sh
+
+down: ## stop and remove the node; its data stays
+	@docker/compose.sh down
+
+image: prerequisites ## build pgherd:17 on Debian trixie; PG=15: pgherd:15 on bookworm
+	@docker/image.sh $(PG)
+
+test: prerequisites lint ## lints, tests, and the stories in containers of both images
+	@docker/test.sh
+
+trials: prerequisites lint ## the same with the long stories
+	@PGHERD_TRIALS=1 docker/test.sh
+
+bench: image ## time to the first query, memory, CPU
+	cargo bench --locked --bench start
+
+lint: ## formatting, clippy, the shell scripts
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@if command -v shellcheck >/dev/null; then echo shellcheck docker/*.sh; shellcheck docker/*.sh; fi
+
+clean: ## remove containers, images, volumes WITH THEIR DATA, and target/
+	@docker/clean.sh
+	cargo clean
+
+prerequisites:
+	@docker/prerequisites.sh

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Builds and tags pgherd:17, pgherd:15 or both at once, around the binary that cargo makes here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build() {
+  local pg=$1 suite image=pgherd:$1 before after log version size
+  case $pg in
+    17) suite=trixie ;;
+    15) suite=bookworm ;;
+    *) echo "image: no Debian release for PostgreSQL $pg: PG is 17 or 15" >&2; exit 2 ;;
+  esac
+  docker/base.sh "$suite"
+  before=$(docker image inspect -f '{{.Id}}' "$image" 2>/dev/null) || true
+  log=$(mktemp)
+  echo "image: building $image on debian:$suite-slim (the first time: about a minute)"
+  if ! docker build --target local --build-arg "BASE=debian:$suite-slim" -f docker/Dockerfile -t "$image" . >"$log" 2>&1; then
+    tail -n 30 "$log" >&2
+    rm -f "$log"
+    exit 1
+  fi
+  rm -f "$log"
+
+  if ! version=$(docker run --rm --entrypoint pgherd "$image" --version 2>&1); then
+    echo "image: pgherd does not run in $image: $version" >&2
+    case $version in
+      *GLIBC_*) echo "image: it was built with a newer glibc than $suite's: build on Debian 12, or where a registry can" \
+        "be reached: docker build -f docker/Dockerfile --build-arg BASE=debian:$suite-slim -t $image ." >&2 ;;
+    esac
+    exit 1
+  fi
+  after=$(docker image inspect -f '{{.Id}}' "$image")
+  # The image of the build before would stay for ever, without a name. One in use does stay.
+  if [ -n "$before" ] && [ "$before" != "$after" ]; then docker image rm "$before" >/dev/null 2>&1 || true; fi
+  size=$(docker image inspect -f '{{.Size}}' "$image")
+  echo "image: $image, $version, $((size / 1000000)) MB"
+}
+
+echo "image: cargo build --release"
+cargo build --release --locked --quiet --target-dir target
+
+builds=()
+for pg in "${@:-17}"; do
+  build "$pg" &
+  builds+=($!)
+done
+failed=0
+for one in "${builds[@]}"; do wait "$one" || failed=$?; done
+exit $failed

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Starts the single node and waits until it serves, then says how to reach it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+limit=180 # seconds; a first start takes a few, crash recovery of a large database may take more
+port=${PGHERD_PORT:-5432}
+
+give_up() {
+  docker logs --tail 40 node1 >&2 || true
+  echo "up: $1; the whole log: docker logs node1; away with it: make down" >&2
+  exit 1
+}
+
+if ! docker/compose.sh up -d; then
+  echo "up: if port $port is taken, choose another: PGHERD_PORT=5433 make up" >&2
+  exit 1
+fi
+
+echo "up: waiting for node1 to serve (at most $limit s)"
+restarts() { docker inspect -f '{{.RestartCount}}' node1; }
+begin=$SECONDS
+said=0
+restarts_before=$(restarts)
+until docker exec node1 pgherd health --ready >/dev/null 2>&1; do
+  elapsed=$((SECONDS - begin))
+  [ "$(restarts)" = "$restarts_before" ] || give_up "node1 does not stay up"
+  [ $elapsed -lt $limit ] || give_up "node1 is not ready after $limit s"
+  if [ $((elapsed - said)) -ge 5 ]; then
+    said=$elapsed
+    echo "up: $elapsed s: $(docker logs --tail 1 node1 2>&1 | cut -c1-150)"
+  fi
+  sleep 0.5
+done
+echo "up: node1 serves after $((SECONDS - begin)) s"
+
+status=0
+docker exec node1 pgherd status || status=$?
+
+echo
+echo "Connect:  psql -h ${PGHERD_BIND:-127.0.0.1} -p $port -U postgres"
+if [ -z "${POSTGRES_PASSWORD:-}" ]; then
+  echo "Password: mysecretpassword, the default that everybody knows: for trying out only"
+fi
+echo "Inside:   docker exec -it -u postgres node1 psql"
+echo "Away:     make down (keeps the data), make clean (does not)"
+exit $status
