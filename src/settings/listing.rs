@@ -41,7 +41,6 @@ impl Listing {
 
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = self.0.iter().map(|row| (row.variable, row.value.as_str(), &row.origin));
         let width = |text: fn(&Listed) -> &str, heading: &str| {
             let widths = self.0.iter().map(|row| text(row).chars().count());
             widths.chain([heading.len()]).max().unwrap_or_default()
@@ -50,7 +49,7 @@ impl fmt::Display for Listing {
         let value_width = width(|row| &row.value, "VALUE");
 
         write!(f, "{:variable_width$}  {:value_width$}  FROM", "VARIABLE", "VALUE")?;
-        for (variable, value, origin) in rows {
+        for Listed { variable, value, origin } in &self.0 {
             let value = if value.is_empty() { "-" } else { value };
             write!(f, "\n{variable:variable_width$}  {value:value_width$}  {origin}")?;
         }

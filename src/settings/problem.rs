@@ -1,6 +1,7 @@
 //! What is wrong with the environment, in words for the operator.
 
-use super::source::Given;
+use super::input::defaults;
+use super::source::{Given, Origin};
 use std::fmt;
 
 /// A variable that cannot be used. `Display` is one line: the variable, what it holds (never a
@@ -50,25 +51,39 @@ impl Problem {
 
     /// Whether it is about `variable`, or the file that should hold its value.
     pub(super) fn is_about(&self, variable: &str) -> bool {
-        self.variable.strip_suffix("_FILE").unwrap_or(&self.variable) == variable
+        self.variable == variable || self.variable.strip_suffix("_FILE") == Some(variable)
     }
 
     /// `given` is not what its variable may hold, which is `expected`.
     pub(super) fn refused(given: &Given, expected: &str) -> Self {
         let Given { variable, value, origin } = given;
+        let place = match origin {
+            Origin::File(path) => format!("(from {}) ", quoted(&path.to_string_lossy())),
+            Origin::Environment | Origin::Default => String::new(),
+        };
         let shown = match is_secret(variable) || holds_secret(value) {
             true => "a value that is not shown".to_owned(),
             false => quoted(value),
         };
-        let remedy = match value.starts_with("tcp://") {
-            true => format!(
-                "Docker links and Kubernetes set it so for a service of that name: set {variable} \
-                 yourself, or rename the service (in a pod also: enableServiceLinks: false)"
-            ),
-            false => format!("Correct it, or remove {variable} for the default"),
-        };
-        let message = format!("(from {origin}) holds {shown}; it may hold {expected}. {remedy}.");
+        let remedy = remedy(given);
+        let message = format!("{place}holds {shown}; it may hold {expected}. {remedy}");
         Problem::new(variable, message)
+    }
+}
+
+fn remedy(Given { variable, value, .. }: &Given) -> String {
+    if value.starts_with("tcp://") {
+        return format!(
+            "Docker links and Kubernetes set it so for a service of that name: set {variable} \
+             yourself, or rename the service (in a pod, enableServiceLinks: false does too)."
+        );
+    }
+    // A default password is no remedy: everybody knows it.
+    match defaults().find(|(name, _)| name == variable) {
+        Some((_, default)) if !default.is_empty() && !is_secret(variable) => {
+            format!("Correct it, or remove it for the default, {default}.")
+        }
+        Some(_) | None => "Correct it or remove it.".to_owned(),
     }
 }
 

@@ -1,17 +1,16 @@
 //! What the official image's variables may hold: what initdb, CREATE ROLE and pg_hba.conf take.
 
+use super::Expected;
 use serde::{Deserialize, Serialize};
 
-type Expected = &'static str;
-
 /// Roles that every node makes for its tools. None of them may be the user's.
-pub(super) const TOOL_ROLES: [&str; 4] =
+pub(in crate::settings) const TOOL_ROLES: [&str; 4] =
     ["repmgr", "repmgr_streaming", "barman", "barman_streaming"];
 
 /// `POSTGRES_USER`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct RoleName(pub(super) String);
+pub(in crate::settings) struct RoleName(pub(in crate::settings) String);
 
 impl TryFrom<String> for RoleName {
     type Error = Expected;
@@ -32,7 +31,7 @@ impl TryFrom<String> for RoleName {
 
 impl RoleName {
     /// The database that initdb's superuser gets unless another is asked for.
-    pub(super) fn same_database(&self) -> DatabaseName {
+    pub(in crate::settings) fn same_database(&self) -> DatabaseName {
         DatabaseName(self.0.clone())
     }
 }
@@ -40,7 +39,7 @@ impl RoleName {
 /// `POSTGRES_DB`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct DatabaseName(pub(super) String);
+pub(in crate::settings) struct DatabaseName(pub(in crate::settings) String);
 
 impl TryFrom<String> for DatabaseName {
     type Error = Expected;
@@ -62,7 +61,7 @@ fn is_identifier(text: &str) -> bool {
 /// `POSTGRES_INITDB_ARGS`, split as a shell would.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub(super) struct InitdbArgs(pub(super) Vec<String>);
+pub(in crate::settings) struct InitdbArgs(pub(in crate::settings) Vec<String>);
 
 impl TryFrom<String> for InitdbArgs {
     type Error = Expected;
@@ -82,7 +81,7 @@ impl From<InitdbArgs> for String {
 /// `POSTGRES_HOST_AUTH_METHOD`: a method of `pg_hba.conf`, and its options behind it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct HostAuthMethod(pub(super) String);
+pub(in crate::settings) struct HostAuthMethod(pub(in crate::settings) String);
 
 impl TryFrom<String> for HostAuthMethod {
     type Error = Expected;
@@ -116,7 +115,7 @@ impl TryFrom<String> for HostAuthMethod {
 
 impl HostAuthMethod {
     /// What an operator should know who chose this method.
-    pub(super) fn warning(&self) -> Option<&'static str> {
+    pub(in crate::settings) fn warning(&self) -> Option<&'static str> {
         match self.0.as_str() {
             "trust" => Some(
                 "POSTGRES_HOST_AUTH_METHOD is trust: anyone with access to the Postgres port gets \
@@ -138,7 +137,7 @@ impl HostAuthMethod {
 /// `PG_OOM_ADJUST_VALUE`, as the kernel takes it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct OomScore(pub(super) String);
+pub(in crate::settings) struct OomScore(pub(in crate::settings) String);
 
 impl TryFrom<String> for OomScore {
     type Error = Expected;
