@@ -1,8 +1,7 @@
 //! The settings in force, for `pgherd settings`.
 
 use super::input::{Input, variables};
-use super::problem::holds_secret;
-use super::secret::HIDDEN;
+use super::secret::{HIDDEN, holds_secret};
 use super::source::{Given, Origin};
 use serde::Serialize;
 use std::fmt;
@@ -50,7 +49,11 @@ impl fmt::Display for Listing {
 
         write!(f, "{:variable_width$}  {:value_width$}  FROM", "VARIABLE", "VALUE")?;
         for Listed { variable, value, origin } in &self.0 {
-            let value = if value.is_empty() { "-" } else { value };
+            let value = match value.as_str() {
+                "" => "-".to_owned(),
+                // A line end may stand in quotes in initdb's arguments.
+                _ => value.replace(char::is_control, " "),
+            };
             write!(f, "\n{variable:variable_width$}  {value:value_width$}  {origin}")?;
         }
         Ok(())

@@ -17,8 +17,8 @@ mod values;
 mod tests;
 
 pub use listing::{Listed, Listing};
-pub use problem::{Problem, Problems, secret_variables};
-pub use secret::Secret;
+pub use problem::{Problem, Problems};
+pub use secret::{Secret, secret_variables};
 pub use source::Origin;
 pub use values::{LogFormat, Retention, Schedule, WindowUnit};
 
@@ -207,7 +207,7 @@ impl RepmgrSettings {
         let is_digit = |c: char| c.is_ascii_digit();
         let mut numbers = self.node_name.split(|c| !is_digit(c)).filter(|run| !run.is_empty());
         let last = numbers.next_back()?;
-        let counts = self.node_name.ends_with(is_digit) || numbers.next().is_none();
-        counts.then(|| last.parse().ok())?
+        let is_the_one = self.node_name.ends_with(is_digit) || numbers.next().is_none();
+        if is_the_one { last.parse().ok() } else { None }
     }
 }

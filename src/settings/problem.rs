@@ -1,6 +1,7 @@
 //! What is wrong with the environment, in words for the operator.
 
 use super::input::defaults;
+use super::secret::{holds_secret, is_secret};
 use super::source::{Given, Origin};
 use std::fmt;
 
@@ -8,13 +9,14 @@ use std::fmt;
 /// secret), what it may hold, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The variable's name.
+    /// The variable's name; that of its `_FILE` form where the file is what is wrong.
     pub variable: String,
     /// The rest of the line.
     pub message: String,
 }
 
-/// Every variable that cannot be used, in the order of the contract's tables; at least one.
+/// Every variable that cannot be used, in the order of the contract's tables, then the ports that
+/// are the same; at least one.
 /// `Display` is one line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
@@ -85,30 +87,6 @@ fn remedy(Given { variable, value, .. }: &Given) -> String {
         }
         Some(_) | None => "Correct it or remove it.".to_owned(),
     }
-}
-
-/// The variables that hold secrets; children that need none of them should not inherit them.
-pub fn secret_variables() -> &'static [&'static str] {
-    &[
-        "POSTGRES_PASSWORD",
-        "REPMGR_PASSWORD",
-        "REPMGR_STREAMING_PASSWORD",
-        "BARMAN_PASSWORD",
-        "BARMAN_STREAMING_PASSWORD",
-        "PGHERD_ETCD_PASSWORD",
-        "PGHERD_CONTROL_TOKEN",
-    ]
-}
-
-pub(super) fn is_secret(variable: &str) -> bool {
-    secret_variables().contains(&variable)
-}
-
-/// Whether an open variable has a secret in it: `ldapbindpasswd=…`, `http://user:password@host`.
-pub(super) fn holds_secret(value: &str) -> bool {
-    let value = value.to_lowercase();
-    ["passwd=", "password=", "secret=", "secrets="].iter().any(|key| value.contains(key))
-        || (value.contains("://") && value.contains('@'))
 }
 
 /// `value` in quotes, on one line, and not too long to be read.

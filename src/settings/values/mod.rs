@@ -211,8 +211,9 @@ impl TryFrom<String> for Endpoints {
             let rest = rest.unwrap_or(entry);
             rest.strip_suffix('/').unwrap_or(rest).parse::<Address>().is_ok()
         };
-        if entries(&text).all(is_endpoint) {
-            Ok(Endpoints(entries(&text).map(str::to_owned).collect()))
+        let endpoints: Vec<String> = entries(&text).map(str::to_owned).collect();
+        if !endpoints.is_empty() && endpoints.iter().all(|endpoint| is_endpoint(endpoint)) {
+            Ok(Endpoints(endpoints))
         } else {
             Err("etcd's addresses as http://host:port or https://host:port, with commas or blanks \
                  between them (name and password go to PGHERD_ETCD_USER and PGHERD_ETCD_PASSWORD)")

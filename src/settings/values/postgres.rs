@@ -16,14 +16,13 @@ impl TryFrom<String> for RoleName {
     type Error = Expected;
 
     fn try_from(text: String) -> Result<Self, Expected> {
+        let expected = "a role name of up to 63 bytes that neither begins with pg_ nor is public, \
+                        none, repmgr, repmgr_streaming, barman or barman_streaming (pgherd makes \
+                        those itself)";
         // initdb refuses `pg_`; CREATE ROLE refuses `public` and `none`.
         let is_reserved = text.starts_with("pg_") || ["public", "none"].contains(&text.as_str());
         if is_reserved || TOOL_ROLES.contains(&text.as_str()) || !is_identifier(&text) {
-            return Err(
-                "a role name of up to 63 bytes that neither begins with pg_ nor is public, \
-                        none, repmgr, repmgr_streaming, barman or barman_streaming (pgherd makes \
-                        those itself)",
-            );
+            return Err(expected);
         }
         Ok(RoleName(text))
     }
@@ -88,27 +87,18 @@ impl TryFrom<String> for HostAuthMethod {
 
     fn try_from(text: String) -> Result<Self, Expected> {
         // Without `peer`, `bsd` and `sspi`, which serve no TCP connection on Linux.
+        #[rustfmt::skip]
         const METHODS: [&str; 11] = [
-            "trust",
-            "reject",
-            "scram-sha-256",
-            "md5",
-            "password",
-            "gss",
-            "ident",
-            "ldap",
-            "radius",
-            "cert",
-            "pam",
+            "trust", "reject", "scram-sha-256", "md5", "password", "gss", "ident", "ldap",
+            "radius", "cert", "pam",
         ];
+        let expected = "a method of pg_hba.conf: scram-sha-256, trust, reject, md5, password, gss, \
+                        ident, ldap, radius, cert or pam, with its options behind it";
         let method = text.split_whitespace().next().unwrap_or_default();
         if METHODS.contains(&method) && !text.contains(char::is_control) {
             Ok(HostAuthMethod(text))
         } else {
-            Err(
-                "a method of pg_hba.conf: scram-sha-256, trust, reject, md5, password, gss, ident, \
-                 ldap, radius, cert or pam, with its options behind it",
-            )
+            Err(expected)
         }
     }
 }
