@@ -80,9 +80,12 @@ fn remedy(Given { variable, value, .. }: &Given) -> String {
              yourself, or rename the service (in a pod, enableServiceLinks: false does too)."
         );
     }
-    // A default password is no remedy: everybody knows it.
+    // A published password is no remedy.
+    if is_secret(variable) {
+        return "Correct it.".to_owned();
+    }
     match defaults().find(|(name, _)| name == variable) {
-        Some((_, default)) if !default.is_empty() && !is_secret(variable) => {
+        Some((_, default)) if !default.is_empty() => {
             format!("Correct it, or remove it for the default, {default}.")
         }
         Some(_) | None => "Correct it or remove it.".to_owned(),
