@@ -75,8 +75,8 @@ fn is_host(text: &str) -> bool {
 
 fn parse_port(text: &str) -> Option<u16> {
     // `parse` alone would take a sign.
-    let port = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())??;
-    (port > 0).then_some(port)
+    let has_digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| has_digits_only && *port > 0)
 }
 
 impl fmt::Display for Address {

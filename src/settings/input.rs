@@ -2,14 +2,12 @@
 //! contract's tables, and `default` has their third column. Nothing else lists the names.
 
 use super::Secret;
-use super::barman_values::{Retention, Schedule, WindowUnit};
-use super::postgres_values::{DatabaseName, HostAuthMethod, InitdbArgs, OomScore, RoleName};
-use super::restore_values::{BackupId, TargetAction, TargetTimeline, TransactionId};
 use super::values::{
-    AbsolutePath, Addresses, ClusterName, Endpoints, Failover, Flag, GivenNodeId, Host, Line,
-    Location, LogFormat, NodeKind, NodeName, Port, Priority, Span, Synchronous, Voters,
+    AbsolutePath, BackupId, ClusterName, DatabaseName, Endpoints, Failover, Flag, GivenNodeId,
+    Host, HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member, Members, NodeKind,
+    NodeName, OomScore, Port, Priority, Retention, RoleName, Schedule, Span, Synchronous,
+    TargetAction, TargetLsn, TargetTimeline, TransactionId, Voters, WindowUnit,
 };
-use crate::cluster::{Address, Lsn};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,7 +27,7 @@ pub(super) struct Input {
     pub(super) repmgr_master: Flag,
     pub(super) repmgr_config_dir: AbsolutePath,
     pub(super) repmgr_node_name: NodeName,
-    pub(super) repmgr_slaves: Addresses,
+    pub(super) repmgr_slaves: Members,
     pub(super) repmgr_password: Secret,
     pub(super) repmgr_streaming_password: Secret,
 
@@ -39,7 +37,7 @@ pub(super) struct Input {
     pub(super) barman_retention: Retention,
     pub(super) barman_config_dir: AbsolutePath,
 
-    pub(super) repmgr_master_host: Option<Address>,
+    pub(super) repmgr_master_host: Option<Member>,
     pub(super) repmgr_node_address: Option<Host>,
     pub(super) repmgr_node_id: Option<GivenNodeId>,
     pub(super) repmgr_priority: Priority,
@@ -67,7 +65,7 @@ pub(super) struct Input {
 
     pub(super) restore_from: Option<BackupId>,
     pub(super) restore_target_time: Option<Line>,
-    pub(super) restore_target_lsn: Option<Lsn>,
+    pub(super) restore_target_lsn: Option<TargetLsn>,
     pub(super) restore_target_name: Option<Line>,
     pub(super) restore_target_xid: Option<TransactionId>,
     pub(super) restore_target_action: TargetAction,
@@ -94,7 +92,7 @@ impl Default for Input {
             repmgr_master: Flag(true),
             repmgr_config_dir: AbsolutePath("/etc/repmgr.d/".into()),
             repmgr_node_name: NodeName("node1".into()),
-            repmgr_slaves: Addresses::default(),
+            repmgr_slaves: Members::default(),
             repmgr_password: "iamrepmgr".into(),
             repmgr_streaming_password: "iamstreamingrepmgr".into(),
 
@@ -168,10 +166,15 @@ impl Input {
     }
 }
 
+/// Each variable and its default as text, in the order of the contract; secrets as `***`.
+pub(super) fn defaults() -> impl Iterator<Item = (&'static str, &'static str)> {
+    static ROWS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| Input::default().rows());
+    ROWS.iter().map(|(variable, value)| (variable.as_str(), value.as_str()))
+}
+
 /// The names of all variables, in the order of the contract.
 pub(super) fn variables() -> impl Iterator<Item = &'static str> {
-    static ROWS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| Input::default().rows());
-    ROWS.iter().map(|(variable, _)| variable.as_str())
+    defaults().map(|(variable, _)| variable)
 }
 
 /// A JSON object in the order it is written in, which `serde_json::Value` would not keep.

@@ -1,8 +1,7 @@
 //! The settings in force, for `pgherd settings`.
 
 use super::input::{Input, variables};
-use super::problem::holds_secret;
-use super::secret::HIDDEN;
+use super::secret::{HIDDEN, holds_secret};
 use super::source::{Given, Origin};
 use serde::Serialize;
 use std::fmt;
@@ -41,7 +40,6 @@ impl Listing {
 
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = self.0.iter().map(|row| (row.variable, row.value.as_str(), &row.origin));
         let width = |text: fn(&Listed) -> &str, heading: &str| {
             let widths = self.0.iter().map(|row| text(row).chars().count());
             widths.chain([heading.len()]).max().unwrap_or_default()
@@ -50,8 +48,12 @@ impl fmt::Display for Listing {
         let value_width = width(|row| &row.value, "VALUE");
 
         write!(f, "{:variable_width$}  {:value_width$}  FROM", "VARIABLE", "VALUE")?;
-        for (variable, value, origin) in rows {
-            let value = if value.is_empty() { "-" } else { value };
+        for Listed { variable, value, origin } in &self.0 {
+            let value = match value.as_str() {
+                "" => "-".to_owned(),
+                // A line end may stand in quotes in initdb's arguments.
+                _ => value.replace(char::is_control, " "),
+            };
             write!(f, "\n{variable:variable_width$}  {value:value_width$}  {origin}")?;
         }
         Ok(())

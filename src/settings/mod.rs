@@ -1,16 +1,14 @@
 //! What the operator asked for.
 //!
 //! Three stages, each with its own type, so that nothing past this module handles an unchecked
-//! string: environment → [`input`] (as written) → [`Settings`] (as meant). Pure: the environment
-//! and the reading of files are arguments of [`read`].
+//! string: environment → `Input` (as written) → [`Settings`] (as meant). Pure: the environment and the
+//! reading of files are arguments of [`read`].
 
-mod barman_values;
 mod input;
 mod listing;
+mod meaning;
 mod near_miss;
-mod postgres_values;
 mod problem;
-mod restore_values;
 mod secret;
 mod source;
 mod values;
@@ -18,22 +16,18 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use barman_values::{Retention, Schedule, WindowUnit};
 pub use listing::{Listed, Listing};
-pub use problem::{Problem, Problems, secret_variables};
-pub use secret::Secret;
+pub use problem::{Problem, Problems};
+pub use secret::{Secret, secret_variables};
 pub use source::Origin;
-pub use values::LogFormat;
+pub use values::{LogFormat, Retention, Schedule, WindowUnit};
 
 use crate::cluster::{Address, NodeId, Role};
 use input::{Input, variables};
-use postgres_values::{HostAuthMethod, TOOL_ROLES};
-use source::Given;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use values::{Failover, NodeKind};
 
 /// The contract's tables, one struct per service, every value checked.
 #[derive(Clone, Debug)]
@@ -77,7 +71,8 @@ pub struct PostgresSettings {
     pub initdb_args: Vec<String>,
     /// `POSTGRES_INITDB_WALDIR`.
     pub initdb_waldir: Option<PathBuf>,
-    /// A method of `pg_hba.conf` with its options. `POSTGRES_HOST_AUTH_METHOD`.
+    /// A method of `pg_hba.conf` with its options; a directory's password may be among these.
+    /// `POSTGRES_HOST_AUTH_METHOD`.
     pub host_auth_method: Option<String>,
     /// Given to the postmaster as it is. `PG_OOM_ADJUST_FILE`.
     pub oom_adjust_file: Option<String>,
@@ -199,102 +194,10 @@ fn port_collisions(input: &Input, unread: &[Problem]) -> Vec<Problem> {
 }
 
 impl Settings {
-    fn new(mut input: Input, given: &[Given], mut warnings: Vec<String>) -> Self {
-        let database = input.postgres_db.get_or_insert_with(|| input.postgres_user.same_database());
-        let database = database.0.clone();
-        let not_yet = given.iter().map(|given| given.variable);
-        let not_yet = not_yet.filter(|variable| !has_effect(variable, &input)).collect();
-        let method = input.postgres_host_auth_method.as_ref();
-        warnings.extend(method.and_then(HostAuthMethod::warning).map(str::to_owned));
-
-        Settings {
-            warnings,
-            not_yet,
-            default_passwords: default_passwords(&input),
-            listing: Listing::new(&input, given),
-            postgres: PostgresSettings {
-                port: input.postgres_port.0,
-                technical_port: input.postgres_technical_port.0,
-                data_dir: input.postgres_data_dir.0,
-                pgdata: input.pgdata.map(|path| path.0),
-                password: input.postgres_password,
-                user: input.postgres_user.0,
-                database,
-                initdb_args: input.postgres_initdb_args.0,
-                initdb_waldir: input.postgres_initdb_waldir.map(|path| path.0),
-                host_auth_method: input.postgres_host_auth_method.map(|method| method.0),
-                oom_adjust_file: input.pg_oom_adjust_file.map(|path| path.0.display().to_string()),
-                oom_adjust_value: input.pg_oom_adjust_value.map(|value| value.0),
-            },
-            repmgr: RepmgrSettings {
-                first_role: if input.repmgr_master.0 { Role::Primary } else { Role::Standby },
-                config_dir: input.repmgr_config_dir.0,
-                node_name: input.repmgr_node_name.0,
-                node_id: input.repmgr_node_id.map(|id| id.0),
-                slaves: input.repmgr_slaves.0,
-                password: input.repmgr_password,
-                streaming_password: input.repmgr_streaming_password,
-                node_address: input.repmgr_node_address.map(|host| host.0),
-                priority: input.repmgr_priority.0,
-                location: input.repmgr_location.0,
-            },
-            barman: BarmanSettings {
-                password: input.barman_password,
-                streaming_password: input.barman_streaming_password,
-                backup_dir: input.barman_backup_dir.0,
-                retention: input.barman_retention,
-                config_dir: input.barman_config_dir.0,
-                schedule: input.barman_schedule,
-            },
-            herd: HerdSettings {
-                cluster: input.pgherd_cluster.0,
-                http_port: input.pgherd_http_port.0,
-                stop_timeout: input.pgherd_stop_timeout.0,
-                log_filter: input.pgherd_log.0,
-                log_format: input.pgherd_log_format,
-            },
-        }
-    }
-
     /// Every variable with its value in force; secrets as `***`.
     pub fn listing(&self) -> &Listing {
         &self.listing
     }
-}
-
-/// Whether this version does what `variable` asks for. Shorten it as functions arrive.
-fn has_effect(variable: &str, input: &Input) -> bool {
-    match variable {
-        "PGHERD_ROLE" => input.pgherd_role == NodeKind::Data,
-        "PGHERD_FAILOVER" => input.pgherd_failover == Some(Failover::Manual),
-        "REPMGR_MASTER_HOST"
-        | "PGHERD_VOTERS"
-        | "PGHERD_LEASE"
-        | "PGHERD_SYNCHRONOUS"
-        | "PGHERD_CONTROL_TOKEN" => false,
-        _ => !variable.starts_with("PGHERD_ETCD_") && !variable.starts_with("RESTORE_"),
-    }
-}
-
-/// The roles that have a password of the document's; any of those, for all are public.
-fn default_passwords(input: &Input) -> Vec<String> {
-    fn passwords(input: &Input) -> [&Secret; 5] {
-        [
-            &input.postgres_password,
-            &input.repmgr_password,
-            &input.repmgr_streaming_password,
-            &input.barman_password,
-            &input.barman_streaming_password,
-        ]
-    }
-    let published = Input::default();
-    let published = passwords(&published);
-    std::iter::once(input.postgres_user.0.as_str())
-        .chain(TOOL_ROLES)
-        .zip(passwords(input))
-        .filter(|(_, password)| published.contains(password))
-        .map(|(role, _)| role.to_owned())
-        .collect()
 }
 
 impl RepmgrSettings {
@@ -304,7 +207,7 @@ impl RepmgrSettings {
         let is_digit = |c: char| c.is_ascii_digit();
         let mut numbers = self.node_name.split(|c| !is_digit(c)).filter(|run| !run.is_empty());
         let last = numbers.next_back()?;
-        let counts = self.node_name.ends_with(is_digit) || numbers.next().is_none();
-        counts.then(|| last.parse().ok())?
+        let is_the_one = self.node_name.ends_with(is_digit) || numbers.next().is_none();
+        if is_the_one { last.parse().ok() } else { None }
     }
 }

@@ -39,7 +39,9 @@ pub(super) fn warnings<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> 
     names
         .filter(|name| !known.iter().any(|known| known == name))
         .filter_map(|name| Some((name, synonym(name).or_else(|| nearest(name, &known))?)))
-        .map(|(name, ours)| format!("{name} is not a setting; did you mean {ours}?"))
+        .map(|(name, ours)| {
+            format!("{} is not a setting; did you mean {ours}?", name.escape_debug())
+        })
         .collect()
 }
 
@@ -68,6 +70,8 @@ fn nearest(name: &str, known: &[String]) -> Option<String> {
         .iter()
         .map(|known| match without_underscores(known) == squeezed {
             true => (0, known),
+            // The difference in length is a lower bound, and spares long names the comparison.
+            false if written.len().abs_diff(known.len()) > distance_max => (usize::MAX, known),
             false => (damerau_levenshtein(&written, known), known),
         })
         .filter(|(distance, _)| *distance <= distance_max)

@@ -1,19 +1,22 @@
 //! What is wrong with the environment, in words for the operator.
 
-use super::source::Given;
+use super::input::defaults;
+use super::secret::{holds_secret, is_secret};
+use super::source::{Given, Origin};
 use std::fmt;
 
 /// A variable that cannot be used. `Display` is one line: the variable, what it holds (never a
 /// secret), what it may hold, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The variable's name.
+    /// The variable's name; that of its `_FILE` form where the file is what is wrong.
     pub variable: String,
     /// The rest of the line.
     pub message: String,
 }
 
-/// Every variable that cannot be used, in the order of the contract's tables; at least one.
+/// Every variable that cannot be used, in the order of the contract's tables, then the ports that
+/// are the same; at least one.
 /// `Display` is one line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
@@ -50,50 +53,43 @@ impl Problem {
 
     /// Whether it is about `variable`, or the file that should hold its value.
     pub(super) fn is_about(&self, variable: &str) -> bool {
-        self.variable.strip_suffix("_FILE").unwrap_or(&self.variable) == variable
+        self.variable == variable || self.variable.strip_suffix("_FILE") == Some(variable)
     }
 
     /// `given` is not what its variable may hold, which is `expected`.
     pub(super) fn refused(given: &Given, expected: &str) -> Self {
         let Given { variable, value, origin } = given;
+        let place = match origin {
+            Origin::File(path) => format!("(from {}) ", quoted(&path.to_string_lossy())),
+            Origin::Environment | Origin::Default => String::new(),
+        };
         let shown = match is_secret(variable) || holds_secret(value) {
             true => "a value that is not shown".to_owned(),
             false => quoted(value),
         };
-        let remedy = match value.starts_with("tcp://") {
-            true => format!(
-                "Docker links and Kubernetes set it so for a service of that name: set {variable} \
-                 yourself, or rename the service (in a pod also: enableServiceLinks: false)"
-            ),
-            false => format!("Correct it, or remove {variable} for the default"),
-        };
-        let message = format!("(from {origin}) holds {shown}; it may hold {expected}. {remedy}.");
+        let remedy = remedy(given);
+        let message = format!("{place}holds {shown}; it may hold {expected}. {remedy}");
         Problem::new(variable, message)
     }
 }
 
-/// The variables that hold secrets; children that need none of them should not inherit them.
-pub fn secret_variables() -> &'static [&'static str] {
-    &[
-        "POSTGRES_PASSWORD",
-        "REPMGR_PASSWORD",
-        "REPMGR_STREAMING_PASSWORD",
-        "BARMAN_PASSWORD",
-        "BARMAN_STREAMING_PASSWORD",
-        "PGHERD_ETCD_PASSWORD",
-        "PGHERD_CONTROL_TOKEN",
-    ]
-}
-
-pub(super) fn is_secret(variable: &str) -> bool {
-    secret_variables().contains(&variable)
-}
-
-/// Whether an open variable has a secret in it: `ldapbindpasswd=…`, `http://user:password@host`.
-pub(super) fn holds_secret(value: &str) -> bool {
-    let value = value.to_lowercase();
-    ["passwd=", "password=", "secret=", "secrets="].iter().any(|key| value.contains(key))
-        || (value.contains("://") && value.contains('@'))
+fn remedy(Given { variable, value, .. }: &Given) -> String {
+    if value.starts_with("tcp://") {
+        return format!(
+            "Docker links and Kubernetes set it so for a service of that name: set {variable} \
+             yourself, or rename the service (in a pod, enableServiceLinks: false does too)."
+        );
+    }
+    // A published password is no remedy.
+    if is_secret(variable) {
+        return "Correct it.".to_owned();
+    }
+    match defaults().find(|(name, _)| name == variable) {
+        Some((_, default)) if !default.is_empty() => {
+            format!("Correct it, or remove it for the default, {default}.")
+        }
+        Some(_) | None => "Correct it or remove it.".to_owned(),
+    }
 }
 
 /// `value` in quotes, on one line, and not too long to be read.

@@ -56,3 +56,27 @@ impl From<&'static str> for Secret {
         Secret(text.to_owned())
     }
 }
+
+/// The variables that hold secrets; children that need none of them should not inherit them.
+pub fn secret_variables() -> &'static [&'static str] {
+    &[
+        "POSTGRES_PASSWORD",
+        "REPMGR_PASSWORD",
+        "REPMGR_STREAMING_PASSWORD",
+        "BARMAN_PASSWORD",
+        "BARMAN_STREAMING_PASSWORD",
+        "PGHERD_ETCD_PASSWORD",
+        "PGHERD_CONTROL_TOKEN",
+    ]
+}
+
+pub(super) fn is_secret(variable: &str) -> bool {
+    secret_variables().contains(&variable)
+}
+
+/// Whether an open variable has a secret in it: `ldapbindpasswd=…`, `http://user:password@host`.
+pub(super) fn holds_secret(value: &str) -> bool {
+    let value = value.to_lowercase();
+    ["passwd=", "password=", "secret=", "secrets="].iter().any(|key| value.contains(key))
+        || (value.contains("://") && value.contains('@'))
+}

@@ -1,6 +1,7 @@
 //! Where a value comes from: the variable itself, or the file that its `_FILE` form names.
 
-use super::problem::{Problem, is_secret, quoted};
+use super::problem::{Problem, quoted};
+use super::secret::is_secret;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;

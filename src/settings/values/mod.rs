@@ -1,5 +1,18 @@
-//! What the variables may hold, one type each. A value arrives trimmed (but for secrets) and never
-//! empty; an error is the answer to "what may it hold?".
+//! What the variables may hold, one type each. A value arrives trimmed and never empty; an error is
+//! the answer to "what may it hold?", and never repeats the value, which may have a secret in it.
+
+mod barman;
+mod postgres;
+mod restore;
+mod words;
+
+pub use barman::{Retention, Schedule, WindowUnit};
+pub(super) use postgres::{
+    DatabaseName, HostAuthMethod, InitdbArgs, OomScore, RoleName, TOOL_ROLES,
+};
+pub(super) use restore::{BackupId, TargetLsn, TargetTimeline, TransactionId};
+pub use words::LogFormat;
+pub(super) use words::{Failover, Flag, NodeKind, Synchronous, TargetAction};
 
 use crate::cluster::{Address, NodeId};
 use serde::{Deserialize, Serialize};
@@ -11,14 +24,8 @@ use std::time::Duration;
 type Expected = &'static str;
 
 /// A whole number without a sign.
-pub(super) fn number<T: FromStr>(text: &str) -> Option<T> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-/// The meaning of the word that `text` is, in any case.
-fn word<T: Copy>(text: &str, words: &[(&str, T)], expected: Expected) -> Result<T, Expected> {
-    let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
-    found.map(|(_, meaning)| *meaning).ok_or(expected)
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// `text`, if all of it is fit to stand in it and it is not too long for a Postgres identifier.
@@ -57,28 +64,6 @@ impl TryFrom<String> for AbsolutePath {
         } else {
             Err("an absolute path, such as /var/lib/postgresql")
         }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(try_from = "String")]
-pub(super) struct Flag(pub(super) bool);
-
-impl TryFrom<String> for Flag {
-    type Error = Expected;
-
-    fn try_from(text: String) -> Result<Self, Expected> {
-        let words = [
-            ("true", true),
-            ("yes", true),
-            ("on", true),
-            ("1", true),
-            ("false", false),
-            ("no", false),
-            ("off", false),
-            ("0", false),
-        ];
-        word(&text, &words, "true or false").map(Flag)
     }
 }
 
@@ -160,20 +145,42 @@ impl TryFrom<String> for Host {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// Where a member of the cluster listens.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct Addresses(pub(super) Vec<Address>);
+pub(super) struct Member(Address);
 
-impl TryFrom<String> for Addresses {
-    type Error = String;
+impl TryFrom<String> for Member {
+    type Error = Expected;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        let expected = "addresses as host or host:port, with commas or blanks between them";
-        let parsed: Result<Vec<Address>, _> = entries(&text).map(str::parse).collect();
-        parsed.map(Addresses).map_err(|refusal| format!("{expected}; {refusal}"))
+    fn try_from(text: String) -> Result<Self, Expected> {
+        text.parse().map(Member).map_err(|_| "an address as host or host:port")
     }
 }
 
+/// A list of [`Member`]s.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct Members(pub(super) Vec<Address>);
+
+impl TryFrom<String> for Members {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parsed = entries(&text).enumerate().map(|(index, entry)| {
+            entry.parse().map_err(|_| {
+                format!(
+                    "addresses as host or host:port, with commas or blanks between them, and entry \
+                     {} is none",
+                    index + 1
+                )
+            })
+        });
+        parsed.collect::<Result<_, _>>().map(Members)
+    }
+}
+
+/// Members that vote.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub(super) struct Voters(Vec<Address>);
@@ -182,12 +189,10 @@ impl TryFrom<String> for Voters {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let Addresses(voters) = text.try_into()?;
+        let Members(voters) = text.try_into()?;
         match voters.len() {
             3 | 5 => Ok(Voters(voters)),
-            count => Err(format!(
-                "three or five addresses, so that a vote has a majority; it has {count}"
-            )),
+            count => Err(format!("three or five addresses (a vote needs a majority), not {count}")),
         }
     }
 }
@@ -206,8 +211,9 @@ impl TryFrom<String> for Endpoints {
             let rest = rest.unwrap_or(entry);
             rest.strip_suffix('/').unwrap_or(rest).parse::<Address>().is_ok()
         };
-        if entries(&text).all(is_endpoint) {
-            Ok(Endpoints(entries(&text).map(str::to_owned).collect()))
+        let endpoints: Vec<String> = entries(&text).map(str::to_owned).collect();
+        if !endpoints.is_empty() && endpoints.iter().all(|endpoint| is_endpoint(endpoint)) {
+            Ok(Endpoints(endpoints))
         } else {
             Err("etcd's addresses as http://host:port or https://host:port, with commas or blanks \
                  between them (name and password go to PGHERD_ETCD_USER and PGHERD_ETCD_PASSWORD)")
@@ -280,74 +286,4 @@ fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number::<u64>(count)?.checked_mul(milliseconds).map(Duration::from_millis)
-}
-
-/// `PGHERD_LOG_FORMAT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// An object a line, for machines.
-    Json,
-}
-
-impl TryFrom<String> for LogFormat {
-    type Error = Expected;
-
-    fn try_from(text: String) -> Result<Self, Expected> {
-        word(&text, &[("text", Self::Text), ("json", Self::Json)], "text or json")
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
-pub(super) enum NodeKind {
-    Data,
-    Backup,
-    Witness,
-}
-
-impl TryFrom<String> for NodeKind {
-    type Error = Expected;
-
-    fn try_from(text: String) -> Result<Self, Expected> {
-        let words = [("data", Self::Data), ("backup", Self::Backup), ("witness", Self::Witness)];
-        word(&text, &words, "data, backup or witness")
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
-pub(super) enum Failover {
-    Quorum,
-    Manual,
-    Eager,
-}
-
-impl TryFrom<String> for Failover {
-    type Error = Expected;
-
-    fn try_from(text: String) -> Result<Self, Expected> {
-        let words = [("quorum", Self::Quorum), ("manual", Self::Manual), ("eager", Self::Eager)];
-        word(&text, &words, "quorum, manual or eager")
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
-pub(super) enum Synchronous {
-    Off,
-    Preferred,
-    Required,
-}
-
-impl TryFrom<String> for Synchronous {
-    type Error = Expected;
-
-    fn try_from(text: String) -> Result<Self, Expected> {
-        let words =
-            [("off", Self::Off), ("preferred", Self::Preferred), ("required", Self::Required)];
-        word(&text, &words, "off, preferred or required")
-    }
 }

@@ -1,30 +1,28 @@
 //! What the official image's variables may hold: what initdb, CREATE ROLE and pg_hba.conf take.
 
+use super::Expected;
 use serde::{Deserialize, Serialize};
 
-type Expected = &'static str;
-
 /// Roles that every node makes for its tools. None of them may be the user's.
-pub(super) const TOOL_ROLES: [&str; 4] =
+pub(in crate::settings) const TOOL_ROLES: [&str; 4] =
     ["repmgr", "repmgr_streaming", "barman", "barman_streaming"];
 
 /// `POSTGRES_USER`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct RoleName(pub(super) String);
+pub(in crate::settings) struct RoleName(pub(in crate::settings) String);
 
 impl TryFrom<String> for RoleName {
     type Error = Expected;
 
     fn try_from(text: String) -> Result<Self, Expected> {
+        let expected = "a role name of up to 63 bytes that neither begins with pg_ nor is public, \
+                        none, repmgr, repmgr_streaming, barman or barman_streaming (pgherd makes \
+                        those itself)";
         // initdb refuses `pg_`; CREATE ROLE refuses `public` and `none`.
         let is_reserved = text.starts_with("pg_") || ["public", "none"].contains(&text.as_str());
         if is_reserved || TOOL_ROLES.contains(&text.as_str()) || !is_identifier(&text) {
-            return Err(
-                "a role name of up to 63 bytes that neither begins with pg_ nor is public, \
-                        none, repmgr, repmgr_streaming, barman or barman_streaming (pgherd makes \
-                        those itself)",
-            );
+            return Err(expected);
         }
         Ok(RoleName(text))
     }
@@ -32,7 +30,7 @@ impl TryFrom<String> for RoleName {
 
 impl RoleName {
     /// The database that initdb's superuser gets unless another is asked for.
-    pub(super) fn same_database(&self) -> DatabaseName {
+    pub(in crate::settings) fn same_database(&self) -> DatabaseName {
         DatabaseName(self.0.clone())
     }
 }
@@ -40,7 +38,7 @@ impl RoleName {
 /// `POSTGRES_DB`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct DatabaseName(pub(super) String);
+pub(in crate::settings) struct DatabaseName(pub(in crate::settings) String);
 
 impl TryFrom<String> for DatabaseName {
     type Error = Expected;
@@ -62,7 +60,7 @@ fn is_identifier(text: &str) -> bool {
 /// `POSTGRES_INITDB_ARGS`, split as a shell would.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub(super) struct InitdbArgs(pub(super) Vec<String>);
+pub(in crate::settings) struct InitdbArgs(pub(in crate::settings) Vec<String>);
 
 impl TryFrom<String> for InitdbArgs {
     type Error = Expected;
@@ -82,41 +80,32 @@ impl From<InitdbArgs> for String {
 /// `POSTGRES_HOST_AUTH_METHOD`: a method of `pg_hba.conf`, and its options behind it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct HostAuthMethod(pub(super) String);
+pub(in crate::settings) struct HostAuthMethod(pub(in crate::settings) String);
 
 impl TryFrom<String> for HostAuthMethod {
     type Error = Expected;
 
     fn try_from(text: String) -> Result<Self, Expected> {
         // Without `peer`, `bsd` and `sspi`, which serve no TCP connection on Linux.
+        #[rustfmt::skip]
         const METHODS: [&str; 11] = [
-            "trust",
-            "reject",
-            "scram-sha-256",
-            "md5",
-            "password",
-            "gss",
-            "ident",
-            "ldap",
-            "radius",
-            "cert",
-            "pam",
+            "trust", "reject", "scram-sha-256", "md5", "password", "gss", "ident", "ldap",
+            "radius", "cert", "pam",
         ];
+        let expected = "a method of pg_hba.conf: scram-sha-256, trust, reject, md5, password, gss, \
+                        ident, ldap, radius, cert or pam, with its options behind it";
         let method = text.split_whitespace().next().unwrap_or_default();
         if METHODS.contains(&method) && !text.contains(char::is_control) {
             Ok(HostAuthMethod(text))
         } else {
-            Err(
-                "a method of pg_hba.conf: scram-sha-256, trust, reject, md5, password, gss, ident, \
-                 ldap, radius, cert or pam, with its options behind it",
-            )
+            Err(expected)
         }
     }
 }
 
 impl HostAuthMethod {
     /// What an operator should know who chose this method.
-    pub(super) fn warning(&self) -> Option<&'static str> {
+    pub(in crate::settings) fn warning(&self) -> Option<&'static str> {
         match self.0.as_str() {
             "trust" => Some(
                 "POSTGRES_HOST_AUTH_METHOD is trust: anyone with access to the Postgres port gets \
@@ -138,7 +127,7 @@ impl HostAuthMethod {
 /// `PG_OOM_ADJUST_VALUE`, as the kernel takes it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct OomScore(pub(super) String);
+pub(in crate::settings) struct OomScore(pub(in crate::settings) String);
 
 impl TryFrom<String> for OomScore {
     type Error = Expected;

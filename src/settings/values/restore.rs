@@ -1,15 +1,14 @@
 //! What the `RESTORE_*` variables may hold: barman's backup ids, and what the server's
 //! `recovery_target_*` parameters take.
 
-use super::values::number;
+use super::{Expected, number};
+use crate::cluster::Lsn;
 use serde::{Deserialize, Serialize};
-
-type Expected = &'static str;
 
 /// `RESTORE_FROM`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct BackupId(String);
+pub(in crate::settings) struct BackupId(String);
 
 impl TryFrom<String> for BackupId {
     type Error = Expected;
@@ -23,10 +22,23 @@ impl TryFrom<String> for BackupId {
     }
 }
 
+/// `RESTORE_TARGET_LSN`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(in crate::settings) struct TargetLsn(Lsn);
+
+impl TryFrom<String> for TargetLsn {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        text.parse().map(TargetLsn).map_err(|_| "a log sequence number, such as 16/B374D848")
+    }
+}
+
 /// `RESTORE_TARGET_XID`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct TransactionId(u64);
+pub(in crate::settings) struct TransactionId(u64);
 
 impl TryFrom<String> for TransactionId {
     type Error = Expected;
@@ -36,35 +48,13 @@ impl TryFrom<String> for TransactionId {
     }
 }
 
-/// `RESTORE_TARGET_ACTION`.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
-pub(super) enum TargetAction {
-    Promote,
-    Pause,
-    Shutdown,
-}
-
-impl TryFrom<String> for TargetAction {
-    type Error = Expected;
-
-    fn try_from(text: String) -> Result<Self, Expected> {
-        match text.to_ascii_lowercase().as_str() {
-            "promote" => Ok(Self::Promote),
-            "pause" => Ok(Self::Pause),
-            "shutdown" => Ok(Self::Shutdown),
-            _ => Err("promote, pause or shutdown"),
-        }
-    }
-}
-
 /// `RESTORE_TARGET_TIMELINE`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct TargetTimeline(String);
+pub(in crate::settings) struct TargetTimeline(String);
 
 impl TargetTimeline {
-    pub(super) fn latest() -> Self {
+    pub(in crate::settings) fn latest() -> Self {
         TargetTimeline("latest".to_owned())
     }
 }

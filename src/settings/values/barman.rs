@@ -1,6 +1,6 @@
 //! When barman makes base backups, and how long it keeps them.
 
-use super::values::number;
+use super::number;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -1,0 +1,104 @@
+//! From what was written to what is meant.
+
+use super::input::Input;
+use super::source::Given;
+use super::values::{Failover, HostAuthMethod, NodeKind, TOOL_ROLES};
+use super::{
+    BarmanSettings, HerdSettings, Listing, PostgresSettings, RepmgrSettings, Secret, Settings,
+};
+use crate::cluster::Role;
+
+impl Settings {
+    pub(super) fn new(mut input: Input, given: &[Given], mut warnings: Vec<String>) -> Self {
+        let database = input.postgres_db.get_or_insert_with(|| input.postgres_user.same_database());
+        let database = database.0.clone();
+        let set = given.iter().map(|given| given.variable);
+        let not_yet = set.filter(|variable| !has_effect(variable, &input)).collect();
+        let method = input.postgres_host_auth_method.as_ref();
+        warnings.extend(method.and_then(HostAuthMethod::warning).map(str::to_owned));
+
+        Settings {
+            warnings,
+            not_yet,
+            default_passwords: default_passwords(&input),
+            listing: Listing::new(&input, given),
+            postgres: PostgresSettings {
+                port: input.postgres_port.0,
+                technical_port: input.postgres_technical_port.0,
+                data_dir: input.postgres_data_dir.0,
+                pgdata: input.pgdata.map(|path| path.0),
+                password: input.postgres_password,
+                user: input.postgres_user.0,
+                database,
+                initdb_args: input.postgres_initdb_args.0,
+                initdb_waldir: input.postgres_initdb_waldir.map(|path| path.0),
+                host_auth_method: input.postgres_host_auth_method.map(|method| method.0),
+                oom_adjust_file: input.pg_oom_adjust_file.map(|path| path.0.display().to_string()),
+                oom_adjust_value: input.pg_oom_adjust_value.map(|value| value.0),
+            },
+            repmgr: RepmgrSettings {
+                first_role: if input.repmgr_master.0 { Role::Primary } else { Role::Standby },
+                config_dir: input.repmgr_config_dir.0,
+                node_name: input.repmgr_node_name.0,
+                node_id: input.repmgr_node_id.map(|id| id.0),
+                slaves: input.repmgr_slaves.0,
+                password: input.repmgr_password,
+                streaming_password: input.repmgr_streaming_password,
+                node_address: input.repmgr_node_address.map(|host| host.0),
+                priority: input.repmgr_priority.0,
+                location: input.repmgr_location.0,
+            },
+            barman: BarmanSettings {
+                password: input.barman_password,
+                streaming_password: input.barman_streaming_password,
+                backup_dir: input.barman_backup_dir.0,
+                retention: input.barman_retention,
+                config_dir: input.barman_config_dir.0,
+                schedule: input.barman_schedule,
+            },
+            herd: HerdSettings {
+                cluster: input.pgherd_cluster.0,
+                http_port: input.pgherd_http_port.0,
+                stop_timeout: input.pgherd_stop_timeout.0,
+                log_filter: input.pgherd_log.0,
+                log_format: input.pgherd_log_format,
+            },
+        }
+    }
+}
+
+/// Whether this version does what `variable` asks for. Shorten it as functions arrive.
+fn has_effect(variable: &str, input: &Input) -> bool {
+    match variable {
+        "PGHERD_ROLE" => input.pgherd_role == NodeKind::Data,
+        "PGHERD_FAILOVER" => input.pgherd_failover == Some(Failover::Manual),
+        "REPMGR_MASTER_HOST"
+        | "PGHERD_VOTERS"
+        | "PGHERD_LEASE"
+        | "PGHERD_SYNCHRONOUS"
+        | "PGHERD_CONTROL_TOKEN" => false,
+        _ => !variable.starts_with("PGHERD_ETCD_") && !variable.starts_with("RESTORE_"),
+    }
+}
+
+/// The roles that have a password of the document's; any of those, for all are public.
+fn default_passwords(input: &Input) -> Vec<String> {
+    /// Of the superuser, then of [`TOOL_ROLES`] in their order.
+    fn passwords(input: &Input) -> [&Secret; 5] {
+        [
+            &input.postgres_password,
+            &input.repmgr_password,
+            &input.repmgr_streaming_password,
+            &input.barman_password,
+            &input.barman_streaming_password,
+        ]
+    }
+    let published = Input::default();
+    let published = passwords(&published);
+    std::iter::once(input.postgres_user.0.as_str())
+        .chain(TOOL_ROLES)
+        .zip(passwords(input))
+        .filter(|(_, password)| published.contains(password))
+        .map(|(role, _)| role.to_owned())
+        .collect()
+}

@@ -1,0 +1,149 @@
+//! Every bad variable has its line.
+
+use super::*;
+
+#[test]
+fn a_variable_and_its_file_are_exclusive() {
+    let line = refusal(&[("POSTGRES_PASSWORD", "x"), ("POSTGRES_PASSWORD_FILE", "/f")]);
+    assert!(
+        line.contains(
+            "both POSTGRES_PASSWORD and POSTGRES_PASSWORD_FILE are set (but are exclusive)"
+        )
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_is_empty_is_named() {
+    let refused = |path: &str| {
+        let vars = owned(&[("POSTGRES_PASSWORD_FILE", path)]);
+        read(vars, |_| Err(io::ErrorKind::NotFound.into())).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused("/run/secrets/db"),
+        "POSTGRES_PASSWORD_FILE names \"/run/secrets/db\", which cannot be read: entity not found. \
+         Mount it and let root read it, or unset POSTGRES_PASSWORD_FILE."
+    );
+    assert!(!refused("hunter2").contains("hunter2"), "it may be the password itself");
+
+    let empty = read_with_file(&[("POSTGRES_PASSWORD_FILE", "/run/secrets/db")], "\n").unwrap_err();
+    assert!(empty.to_string().contains("/run/secrets/db\", which is empty"), "{empty}");
+    assert!(read_with_file(&[("POSTGRES_DB_FILE", "/f")], "\n").is_ok(), "no secret: unset");
+}
+
+/// A value for every variable that it cannot have.
+const WRONG: &[(&str, &str)] = &[
+    ("POSTGRES_PORT", "0"),
+    ("POSTGRES_TECHNICAL_PORT", "65536"),
+    ("POSTGRES_DATA_DIR", "var/lib/postgresql"),
+    ("POSTGRES_PASSWORD", "two\nlines"),
+    ("REPMGR_MASTER", "maybe"),
+    ("REPMGR_CONFIG_DIR", "."),
+    ("REPMGR_NODE_NAME", "node 1"),
+    ("REPMGR_SLAVES", "node2,node3:x"),
+    ("REPMGR_PASSWORD", "two\nlines"),
+    ("REPMGR_STREAMING_PASSWORD", "two\nlines"),
+    ("BARMAN_PASSWORD", "two\nlines"),
+    ("BARMAN_STREAMING_PASSWORD", "two\nlines"),
+    ("BARMAN_BACKUP_DIR", "~/data"),
+    ("BARMAN_RETENTION", "for ever"),
+    ("BARMAN_CONFIG_DIR", "C:\\barman"),
+    ("REPMGR_MASTER_HOST", "node1:"),
+    ("REPMGR_NODE_ADDRESS", "node1:5432"),
+    ("REPMGR_NODE_ID", "0"),
+    ("REPMGR_PRIORITY", "-1"),
+    ("REPMGR_LOCATION", "l'Aquila"),
+    ("PGHERD_CLUSTER", "all"),
+    ("PGHERD_ROLE", "master"),
+    ("PGHERD_VOTERS", "node1,node2"),
+    ("PGHERD_ETCD_ENDPOINTS", "ftp://etcd"),
+    ("PGHERD_ETCD_CA_FILE", "ca.pem"),
+    ("PGHERD_ETCD_CERT_FILE", "cert.pem"),
+    ("PGHERD_ETCD_KEY_FILE", "key.pem"),
+    ("PGHERD_ETCD_USER", "two\nlines"),
+    ("PGHERD_ETCD_PASSWORD", "two\nlines"),
+    ("PGHERD_FAILOVER", "automatic"),
+    ("PGHERD_LEASE", "1s"),
+    ("PGHERD_SYNCHRONOUS", "on"),
+    ("PGHERD_HTTP_PORT", "http"),
+    ("PGHERD_CONTROL_TOKEN", "two\nlines"),
+    ("PGHERD_STOP_TIMEOUT", "60"),
+    ("PGHERD_LOG_FORMAT", "xml"),
+    ("PGHERD_LOG", "two\nlines"),
+    ("BARMAN_SCHEDULE", "daily"),
+    ("RESTORE_FROM", "../etc"),
+    ("RESTORE_TARGET_TIME", "two\nlines"),
+    ("RESTORE_TARGET_LSN", "16"),
+    ("RESTORE_TARGET_NAME", "two\nlines"),
+    ("RESTORE_TARGET_XID", "x"),
+    ("RESTORE_TARGET_ACTION", "demote"),
+    ("RESTORE_TARGET_TIMELINE", "0"),
+    ("POSTGRES_USER", "pg_admin"),
+    ("POSTGRES_DB", "repmgr"),
+    ("POSTGRES_INITDB_ARGS", "--locale='C"),
+    ("POSTGRES_INITDB_WALDIR", "wal"),
+    ("POSTGRES_HOST_AUTH_METHOD", "scram"),
+    ("PGDATA", "data"),
+    ("PG_OOM_ADJUST_FILE", "oom_score_adj"),
+    ("PG_OOM_ADJUST_VALUE", "1001"),
+];
+
+#[test]
+fn a_refusal_names_the_variable_what_it_holds_and_the_remedy() {
+    assert!(WRONG.iter().map(|(variable, _)| *variable).eq(variables()), "WRONG has them all");
+    for (variable, value) in WRONG {
+        let line = refusal(&[(variable, value)]);
+        assert!(line.starts_with(&format!("{variable} holds ")), "{line}");
+        assert!(line.contains("it may hold ") && line.contains("Correct it"), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
+        let is_shown = line.contains(&format!("{value:?}"));
+        assert_eq!(is_shown, !secret_variables().contains(variable), "{line}");
+    }
+    assert_eq!(
+        refusal(&[("POSTGRES_PORT", "x")]),
+        "POSTGRES_PORT holds \"x\"; it may hold a port number from 1 to 65535. Correct it, or \
+         remove it for the default, 5432."
+    );
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let problems = read_pairs(WRONG).unwrap_err();
+    let text = problems.to_string();
+    assert_eq!(text.lines().count(), WRONG.len());
+    for (line, (variable, _)) in text.lines().zip(WRONG) {
+        assert!(line.starts_with(variable), "{line}");
+    }
+}
+
+#[test]
+fn names_that_postgres_repmgr_or_barman_keep_for_themselves_are_refused() {
+    let long = "x".repeat(64);
+    for user in ["repmgr", "repmgr_streaming", "barman", "barman_streaming", "public", &long] {
+        refusal(&[("POSTGRES_USER", user)]);
+    }
+    for cluster in ["all", "barman", "-a", "_a", "a b", "a.b", "ä", &long] {
+        refusal(&[("PGHERD_CLUSTER", cluster)]);
+    }
+    for name in ["node 1", "node'1", "node\"1", "node\\1", "nöde1", &long] {
+        refusal(&[("REPMGR_NODE_NAME", name)]);
+    }
+}
+
+#[test]
+fn no_two_services_share_a_port() {
+    let line = refusal(&[("POSTGRES_PORT", "5434")]);
+    assert_eq!(
+        line,
+        "POSTGRES_PORT and POSTGRES_TECHNICAL_PORT are both 5434. Give one of them another port."
+    );
+    refusal(&[("PGHERD_HTTP_PORT", "5432")]);
+    refusal(&[("POSTGRES_TECHNICAL_PORT", "8008")]);
+    // What could not be read collides with nothing.
+    refusal(&[("POSTGRES_PORT", "x"), ("PGHERD_HTTP_PORT", "5432")]);
+}
+
+#[test]
+fn what_kubernetes_injects_for_a_service_named_postgres_is_explained() {
+    let line = refusal(&[("POSTGRES_PORT", "tcp://10.0.0.5:5432")]);
+    assert!(line.contains("enableServiceLinks") && line.contains("set POSTGRES_PORT yourself"));
+}

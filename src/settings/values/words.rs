@@ -1,0 +1,121 @@
+//! Variables that hold one word of a few, in any case.
+
+use super::Expected;
+use serde::{Deserialize, Serialize};
+
+/// The meaning of the word that `text` is, in any case.
+fn word<T: Copy>(text: &str, words: &[(&str, T)], expected: Expected) -> Result<T, Expected> {
+    let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+    found.map(|(_, meaning)| *meaning).ok_or(expected)
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(in crate::settings) struct Flag(pub(in crate::settings) bool);
+
+impl TryFrom<String> for Flag {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words = [
+            ("true", true),
+            ("yes", true),
+            ("on", true),
+            ("1", true),
+            ("false", false),
+            ("no", false),
+            ("off", false),
+            ("0", false),
+        ];
+        word(&text, &words, "true or false").map(Flag)
+    }
+}
+
+/// `PGHERD_LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// An object a line, for machines.
+    Json,
+}
+
+impl TryFrom<String> for LogFormat {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        word(&text, &[("text", Self::Text), ("json", Self::Json)], "text or json")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub(in crate::settings) enum NodeKind {
+    Data,
+    Backup,
+    Witness,
+}
+
+impl TryFrom<String> for NodeKind {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words = [("data", Self::Data), ("backup", Self::Backup), ("witness", Self::Witness)];
+        word(&text, &words, "data, backup or witness")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub(in crate::settings) enum Failover {
+    Quorum,
+    Manual,
+    Eager,
+}
+
+impl TryFrom<String> for Failover {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words = [("quorum", Self::Quorum), ("manual", Self::Manual), ("eager", Self::Eager)];
+        word(&text, &words, "quorum, manual or eager")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub(in crate::settings) enum Synchronous {
+    Off,
+    Preferred,
+    Required,
+}
+
+impl TryFrom<String> for Synchronous {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words =
+            [("off", Self::Off), ("preferred", Self::Preferred), ("required", Self::Required)];
+        word(&text, &words, "off, preferred or required")
+    }
+}
+
+/// `RESTORE_TARGET_ACTION`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub(in crate::settings) enum TargetAction {
+    Promote,
+    Pause,
+    Shutdown,
+}
+
+impl TryFrom<String> for TargetAction {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words =
+            [("promote", Self::Promote), ("pause", Self::Pause), ("shutdown", Self::Shutdown)];
+        word(&text, &words, "promote, pause or shutdown")
+    }
+}
