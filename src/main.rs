@@ -1,3 +1,7 @@
 //! The container's entrypoint and the operator's command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pgherd::cli::main()
+}

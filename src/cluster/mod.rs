@@ -1,10 +1,12 @@
 //! Plain facts about nodes. No I/O here, and no policy.
 
 mod address;
+mod control_data;
 mod lsn;
 mod node_id;
 
 pub use address::{Address, DEFAULT_PORT, ParseAddressError};
+pub use control_data::ControlData;
 pub use lsn::{Lsn, ParseLsnError};
 pub use node_id::{NodeId, ParseNodeIdError};
 

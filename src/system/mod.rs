@@ -2,5 +2,8 @@
 
 pub mod account;
 pub mod child;
+pub mod files;
+pub mod lock;
 pub mod output;
 pub mod signals;
+pub mod wait;

@@ -1,0 +1,231 @@
+//! The command line. Answers go to standard output, talk to standard error.
+
+mod ask;
+mod log;
+mod node;
+mod run;
+
+use crate::observe::{self, Observed, Ports};
+use crate::scenario::{self, Refusal};
+use crate::settings::{self, Problems, Settings};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Exit statuses; the contract's.
+pub(crate) mod status {
+    /// It was done.
+    pub(crate) const DONE: u8 = 0;
+    /// It failed.
+    pub(crate) const FAILED: u8 = 1;
+    /// It is not done, for a reason that is said.
+    pub(crate) const REFUSED: u8 = 3;
+    /// The node does not answer.
+    pub(crate) const CANNOT_REACH: u8 = 4;
+    /// Settings cannot be used (`EX_CONFIG` of sysexits.h).
+    pub(crate) const BAD_SETTINGS: u8 = 78;
+}
+
+/// PID 1 of a Postgres container: first start, restarts, backups, and the tools to look at it.
+#[derive(Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Be the container: a Postgres node, or any other command under a good init
+    Run(Run),
+    /// Read the environment and say what is wrong with it, or nothing
+    Check,
+    /// Show the settings in force and where each came from
+    Settings(Output),
+    /// Show what a start would do here and now, stage by stage, touching nothing
+    Plan(Output),
+    /// Show the cluster: a row a node
+    Status(Output),
+    /// Exit 0 if this node is alive (with --ready: if it serves); for health checks
+    Health {
+        /// Succeed only when Postgres serves
+        #[arg(long)]
+        ready: bool,
+    },
+    /// The node half; `run` starts it
+    #[command(hide = true)]
+    Node(Node),
+    /// What cron has barman do
+    #[command(hide = true, subcommand)]
+    Barman(Barman),
+}
+
+/// How an answer is printed.
+#[derive(Args)]
+struct Output {
+    /// For scripts
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Forward signals to the command's whole process group, not to the command alone
+    #[arg(short = 'g', long)]
+    signal_group: bool,
+    /// Wait before this step, as `pgherd plan` numbers them, until the container is stopped: to
+    /// look at a start that goes wrong
+    #[arg(long, value_name = "STEP")]
+    hold_at: Option<usize>,
+    /// `postgres` with server flags (the default), or any command
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+#[derive(Args)]
+struct Node {
+    #[arg(long)]
+    hold_at: Option<usize>,
+    #[arg(last = true)]
+    flags: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Barman {
+    Cron(Server),
+    Backup(Server),
+}
+
+#[derive(Args)]
+struct Server {
+    #[arg(long)]
+    server: String,
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let status = match Cli::parse().command {
+        Command::Run(Run { signal_group, hold_at, command }) => {
+            run::run(command, signal_group, hold_at)
+        }
+        Command::Node(Node { hold_at, flags }) => node::run(flags, hold_at),
+        Command::Check => check(),
+        Command::Settings(Output { json }) => show_settings(json),
+        Command::Plan(Output { json }) => plan(json),
+        Command::Status(Output { json }) => with_settings(|settings| ask::status(settings, json)),
+        Command::Health { ready } => with_settings(|settings| ask::health(settings, ready)),
+        Command::Barman(job) => barman(job),
+    };
+    ExitCode::from(status)
+}
+
+/// The settings, as the process environment has them.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+pub(crate) fn read_settings() -> Result<Settings, Problems> {
+    let lossy = |text: OsString| text.to_string_lossy().into_owned();
+    let vars = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
+    settings::read(vars, |path| std::fs::read_to_string(path))
+}
+
+fn with_settings(then: impl FnOnce(&Settings) -> u8) -> u8 {
+    match read_settings() {
+        Ok(settings) => then(&settings),
+        Err(problems) => bad_settings(&problems),
+    }
+}
+
+fn bad_settings(problems: &Problems) -> u8 {
+    problems.warnings.iter().for_each(|warning| say(warning));
+    problems.problems.iter().for_each(|problem| say(problem));
+    status::BAD_SETTINGS
+}
+
+fn check() -> u8 {
+    with_settings(|settings| {
+        settings.warnings.iter().for_each(|warning| say(warning));
+        match log::filter(settings) {
+            Ok(_) => status::DONE,
+            Err(problem) => {
+                say(problem);
+                status::BAD_SETTINGS
+            }
+        }
+    })
+}
+
+fn show_settings(json: bool) -> u8 {
+    with_settings(|settings| {
+        let listing = settings.listing();
+        answer(if json { pretty(listing) } else { listing.to_string() })
+    })
+}
+
+fn plan(json: bool) -> u8 {
+    with_settings(|settings| {
+        let ports = if ask::answers(settings) { Ports::Ours } else { Ports::Try };
+        let observed = block_on(observe::observe(settings, ports));
+        let Observed { layout, means, situation, .. } = match observed {
+            Ok(observed) => observed,
+            Err(error) => return failed(&error),
+        };
+        match scenario::recognise(settings, &situation) {
+            Ok(scenario) => {
+                let plan = scenario::plan(settings, &layout, means, scenario);
+                answer(if json { pretty(&plan) } else { plan.to_string() })
+            }
+            Err(refusal) => refused(&refusal),
+        }
+    })
+}
+
+fn barman(job: Barman) -> u8 {
+    let done = block_on(async {
+        match job {
+            Barman::Cron(Server { server }) => crate::barman::cron(&server).await,
+            Barman::Backup(Server { server }) => crate::barman::backup(&server).await,
+        }
+    });
+    done.map_or_else(|error| failed(&error), |()| status::DONE)
+}
+
+fn refused(refusal: &Refusal) -> u8 {
+    say(refusal);
+    status::REFUSED
+}
+
+fn failed(error: &dyn std::error::Error) -> u8 {
+    say(crate::control::chain(error));
+    status::FAILED
+}
+
+/// One line for a person, on standard error.
+#[expect(clippy::print_stderr, reason = "this is the place")]
+pub(crate) fn say(line: impl Display) {
+    eprintln!("pgherd: {line}");
+}
+
+/// The answer, on standard output. A reader that went away (`| head`) is no failure.
+fn answer(text: String) -> u8 {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = stdout.write_all(b"\n");
+    }
+    status::DONE
+}
+
+fn pretty(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("what we print has text keys only")
+}
+
+/// One thread is enough: nothing here computes.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("the kernel gives an epoll and a pipe")
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    runtime().block_on(future)
+}

@@ -1,0 +1,204 @@
+//! `pgherd node`: the node half, from the environment to the exit status.
+
+use super::{bad_settings, failed, log, read_settings, run::format, runtime, say, status};
+use crate::control::{EVENTS_MAX, Event, Node};
+use crate::execute::Hands;
+use crate::http;
+use crate::layout;
+use crate::observe::{self, Observed, Ports};
+use crate::postgres::conf;
+use crate::scenario::{self, DataDirectory, Refusal};
+use crate::service::Shutdown;
+use crate::settings::Settings;
+use crate::supervisor::Supervisor;
+use crate::system::files::ensure_directory;
+use crate::system::lock::VolumeLock;
+use crate::system::output::{OutputHandle, Stream, Tag};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, unix::pipe};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+/// What is still in the queue gets so long to be read, at the very end.
+const FLUSH_AT_MOST: Duration = Duration::from_secs(2);
+
+/// Runs the node and returns the container's exit status.
+pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
+    let settings = match read_settings() {
+        Ok(settings) => settings,
+        Err(problems) => return bad_settings(&problems),
+    };
+    let output = match OutputHandle::to_stdio(format(&settings)) {
+        Ok(output) => output,
+        Err(error) => return failed(&error),
+    };
+    if let Err(problem) = log::begin(&settings, output.clone()) {
+        say(problem);
+        return status::BAD_SETTINGS;
+    }
+    let ended = runtime().block_on(start(settings, flags, hold_at, output.clone()));
+    let code = ended.unwrap_or_else(|refused| {
+        refused.lines().for_each(|line| error!("{line}"));
+        refused.status()
+    });
+    output.flush_and_close(FLUSH_AT_MOST);
+    code
+}
+
+/// Why a node does not come up.
+enum NotStarted {
+    /// One line for each flag or setting.
+    BadSettings(Vec<String>),
+    /// The reason, with the way out.
+    Refused(String),
+}
+
+impl NotStarted {
+    fn lines(&self) -> impl Iterator<Item = &String> {
+        match self {
+            NotStarted::BadSettings(lines) => lines.iter(),
+            NotStarted::Refused(line) => std::slice::from_ref(line).iter(),
+        }
+    }
+
+    fn status(&self) -> u8 {
+        match self {
+            NotStarted::BadSettings(_) => status::BAD_SETTINGS,
+            NotStarted::Refused(_) => status::FAILED,
+        }
+    }
+}
+
+fn refused(error: &dyn std::error::Error) -> NotStarted {
+    NotStarted::Refused(crate::control::chain(error))
+}
+
+async fn start(
+    settings: Settings,
+    flags: Vec<String>,
+    hold_at: Option<usize>,
+    output: OutputHandle,
+) -> Result<u8, NotStarted> {
+    info!(
+        "pgherd {} starts node {} of cluster {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.repmgr.node_name,
+        settings.herd.cluster
+    );
+    settings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    for variable in &settings.not_yet {
+        warn!("{variable} is set and has no effect in this version");
+    }
+    let unsafe_flags = conf::unsafe_settings(&settings, &conf::of_flags(&flags));
+    if !unsafe_flags.is_empty() {
+        return Err(NotStarted::BadSettings(unsafe_flags.iter().map(ToString::to_string).collect()));
+    }
+
+    let observed = observe::observe(&settings, Ports::Try).await.map_err(|error| refused(&error))?;
+    let Observed { layout, identity, means, postgres, barman, ourselves, situation } = observed;
+    if let Some((directory, reason)) = situation.not_writable.clone() {
+        let expected = situation.postgres_uid;
+        return Err(refused(&Refusal::NotWritable { directory, reason, expected }));
+    }
+    let lock = lock(&settings, &layout.pgdata, &postgres)?;
+    // Looked at again under the lock: a minute ago another container may have been at it.
+    let scenario = scenario::recognise(&settings, &situation).map_err(|error| refused(&error))?;
+    if let DataDirectory::Unfinished = situation.data_directory {
+        warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
+    }
+
+    let listener = listen(&settings).await?;
+    let (ended, ended_receiver) = mpsc::channel(EVENTS_MAX);
+    let supervisor = Supervisor::new(output.clone(), ended);
+    barman_log(&layout.barman_log_pipe, &barman, &output);
+    let hands = Arc::new(Hands {
+        settings,
+        layout,
+        identity,
+        flags,
+        postgres,
+        barman,
+        ourselves,
+        lock,
+        output,
+        supervisor,
+        hold_at,
+    });
+    let (node, snapshots) = Node::new(hands, means, ended_receiver);
+    snapshots.borrow().warnings.iter().for_each(|warning| warn!("{warning}"));
+    tokio::spawn(http::serve(listener, snapshots));
+    forward_signals(node.sender()).map_err(|error| refused(&error))?;
+    Ok(node.run(scenario).await)
+}
+
+fn lock(
+    settings: &Settings,
+    pgdata: &Path,
+    postgres: &crate::system::account::Account,
+) -> Result<VolumeLock, NotStarted> {
+    let state_dir = layout::state_dir(settings);
+    ensure_directory(&state_dir, 0o700, postgres).map_err(|error| refused(&error))?;
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let holder = format!(
+        "node {} in container {}",
+        settings.repmgr.node_name,
+        host.to_string_lossy()
+    );
+    VolumeLock::acquire(&state_dir.join("lock"), &holder, pgdata).map_err(|error| refused(&error))
+}
+
+async fn listen(settings: &Settings) -> Result<TcpListener, NotStarted> {
+    let port = settings.herd.http_port;
+    // Both families where there are two, else the one there is.
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.map_err(|error| {
+            NotStarted::Refused(format!("cannot listen on port {port} (PGHERD_HTTP_PORT): {error}"))
+        }),
+    }
+}
+
+/// What cron's jobs print comes out of the container's log: cron itself would mail it to nobody.
+/// The pipe is open on our side for both, so that no job finds it without a reader.
+fn barman_log(path: &Path, barman: &crate::system::account::Account, output: &OutputHandle) {
+    let open = || -> std::io::Result<pipe::Receiver> {
+        let _ = std::fs::remove_file(path);
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+        if nix::unistd::geteuid().is_root() {
+            nix::unistd::chown(path, Some(barman.uid), Some(barman.gid))?;
+        }
+        pipe::OpenOptions::new().read_write(true).open_receiver(path)
+    };
+    match open() {
+        Ok(pipe) => {
+            let output = output.clone();
+            let tag = Tag::from("barman");
+            tokio::spawn(output.pump(tag, Stream::Stderr, pipe, |_| {}));
+        }
+        Err(error) => warn!("barman's jobs are not logged: cannot make {}: {error}", path.display()),
+    }
+}
+
+/// The init half passes on what the container gets.
+fn forward_signals(events: mpsc::Sender<Event>) -> std::io::Result<()> {
+    let meanings: [(SignalKind, fn() -> Event); 4] = [
+        (SignalKind::terminate(), || Event::StopRequested(Shutdown::Fast)),
+        (SignalKind::interrupt(), || Event::StopRequested(Shutdown::Fast)),
+        (SignalKind::quit(), || Event::StopRequested(Shutdown::Immediate)),
+        (SignalKind::hangup(), || Event::ReloadRequested),
+    ];
+    for (kind, meaning) in meanings {
+        let mut signals = signal(kind)?;
+        let events = events.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                let _ = events.send(meaning()).await; // The node has ended.
+            }
+        });
+    }
+    Ok(())
+}

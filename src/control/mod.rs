@@ -1,0 +1,12 @@
+//! What the node does once it runs.
+//!
+//! One task owns the [`Node`]. Events come in one at a time through one channel,
+//! [`Node::apply`] handles each without waiting for the world, and anything slow (carrying out a
+//! plan, asking the server, stopping) is a task that reports back with another event.
+
+mod node;
+mod snapshot;
+
+pub(crate) use node::chain;
+pub use node::{EVENTS_MAX, Event, Node};
+pub use snapshot::{ClusterState, NodeState, NodeStatus, RunningScenario, Snapshot};

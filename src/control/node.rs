@@ -1,0 +1,420 @@
+//! The running node: its events, and what follows from each.
+
+use super::snapshot::{ClusterState, NodeState, NodeStatus, RunningScenario, Snapshot};
+use crate::cluster::Role;
+use crate::execute::{Hands, PlanError, Progress, StepError};
+use crate::layout::Means;
+use crate::postgres::{self, Health, HookError, Session, SqlError};
+use crate::scenario::{self, Plan, Scenario};
+use crate::service::{RestartBudget, Shutdown, Verdict};
+use crate::supervisor::PostgresEnded;
+use crate::system::wait;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{debug, error, info, warn};
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A plan has come to its next stage.
+    Progress(Progress),
+    /// The plan that was running is done, well or not.
+    PlanEnded(Result<(), PlanError>),
+    /// Postgres ended, and nobody had asked it to.
+    PostgresEnded(PostgresEnded),
+    /// It is time to start Postgres again.
+    RestartDue,
+    /// The server has said how it is, or has not.
+    Observed(Result<Health, SqlError>),
+    /// The container is to stop. Said again, it is in a hurry.
+    StopRequested(Shutdown),
+    /// The configuration is to be read again.
+    ReloadRequested,
+    /// Everything has stopped; the container ends with this status.
+    Stopped(u8),
+}
+
+/// Events come one at a time from a handful of tasks, and none takes long: more than these
+/// waiting would mean that the loop stands still, and then whoever reports waits.
+pub const EVENTS_MAX: usize = 64;
+/// How often the server is asked how it is.
+const OBSERVE_EVERY: Duration = Duration::from_secs(3);
+/// Status of a container whose settings cannot be used (`EX_CONFIG` of sysexits.h).
+const BAD_SETTINGS: u8 = 78;
+
+/// The exclusive owner of everything that changes.
+#[derive(Debug)]
+pub struct Node {
+    hands: Arc<Hands>,
+    means: Means,
+    events: mpsc::Receiver<Event>,
+    sender: mpsc::Sender<Event>,
+    published: watch::Sender<Snapshot>,
+    snapshot: Snapshot,
+    phase: Phase,
+    budget: RestartBudget,
+}
+
+/// What the node is doing.
+#[derive(Debug)]
+enum Phase {
+    /// Carrying out a plan.
+    Planned(JoinHandle<()>),
+    /// Serving.
+    Serving,
+    /// Waiting to start Postgres again.
+    BackingOff,
+    /// Ending; `status` is the container's if all goes well.
+    Stopping,
+}
+
+impl Node {
+    /// A node, and where to look at it. `ended` is what the supervisor reports to.
+    pub fn new(
+        hands: Arc<Hands>,
+        means: Means,
+        mut ended: mpsc::Receiver<PostgresEnded>,
+    ) -> (Self, watch::Receiver<Snapshot>) {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let snapshot = first_snapshot(&hands, means);
+        let (published, watcher) = watch::channel(snapshot.clone());
+        let forward = sender.clone();
+        tokio::spawn(async move {
+            while let Some(ended) = ended.recv().await {
+                let _ = forward.send(Event::PostgresEnded(ended)).await;
+            }
+        });
+        let budget = RestartBudget::for_postgres();
+        let phase = Phase::BackingOff;
+        let node = Node { hands, means, events, sender, published, snapshot, phase, budget };
+        (node, watcher)
+    }
+
+    /// For those who have something to report.
+    pub fn sender(&self) -> mpsc::Sender<Event> {
+        self.sender.clone()
+    }
+
+    /// Carries out `scenario`, then serves until something says stop. Returns the container's
+    /// exit status.
+    pub async fn run(mut self, scenario: Scenario) -> u8 {
+        self.begin(scenario);
+        self.observe();
+        while let Some(event) = self.events.recv().await {
+            if let Event::Stopped(status) = event {
+                return status;
+            }
+            self.apply(event);
+            self.published.send_replace(self.snapshot.clone());
+        }
+        unreachable!("the node holds a sender itself")
+    }
+
+    /// Handles one event. Not async on purpose: nothing here may wait.
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Progress(progress) => {
+                if let Some(running) = &mut self.row().scenario {
+                    running.advance(progress);
+                }
+            }
+            Event::PlanEnded(ended) => self.plan_ended(ended),
+            Event::PostgresEnded(PostgresEnded { status }) => match self.phase {
+                Phase::Serving => {
+                    warn!("postgres ended with {status}, unasked");
+                    self.start_again();
+                }
+                // A plan that needs the server fails by itself.
+                Phase::Planned(_) => warn!("postgres ended with {status} during a plan"),
+                Phase::BackingOff | Phase::Stopping => {}
+            },
+            Event::RestartDue => {
+                if let Phase::BackingOff = self.phase {
+                    self.begin(Scenario::PrimaryRestart);
+                }
+            }
+            Event::Observed(seen) => self.observed(seen),
+            Event::StopRequested(how) => self.stop_requested(how),
+            Event::ReloadRequested => {
+                info!("reloading the configuration of postgres and repmgrd");
+                self.hands.supervisor.reload();
+            }
+            Event::Stopped(_) => unreachable!("`run` ends on it"),
+        }
+    }
+
+    fn begin(&mut self, scenario: Scenario) {
+        let Hands { settings, layout, .. } = &*self.hands;
+        let plan = scenario::plan(settings, layout, self.means, scenario);
+        self.row().state = NodeState::Starting;
+        self.row().scenario = Some(RunningScenario::begun(plan.scenario.title()));
+        self.phase = Phase::Planned(tokio::spawn(carry_out(
+            Arc::clone(&self.hands),
+            plan,
+            self.sender.clone(),
+        )));
+    }
+
+    fn plan_ended(&mut self, ended: Result<(), PlanError>) {
+        if let Phase::Stopping = self.phase {
+            return;
+        }
+        self.row().scenario = None;
+        match ended {
+            Ok(()) if self.hands.supervisor.listening().is_some() => {
+                self.phase = Phase::Serving;
+                self.snapshot.state = ClusterState::Healthy;
+                let name = self.hands.identity.name.clone();
+                self.snapshot.primary = Some(name);
+                let row = self.row();
+                (row.state, row.role) = (NodeState::Running, Some(Role::Primary));
+                info!("{} takes reads and writes at {}", row.name, row.address);
+            }
+            // It ended in the moment between; its own event came while the plan still ran.
+            Ok(()) => self.start_again(),
+            Err(failed) => {
+                say(&failed);
+                match (&failed.source, self.snapshot.state) {
+                    (StepError::Start(_), ClusterState::Unhealthy) => self.start_again(),
+                    _ => self.stop(Shutdown::Fast, status_of(&failed.source)),
+                }
+            }
+        }
+    }
+
+    /// Postgres ended after it had served: it is started again, unless that happens too often.
+    fn start_again(&mut self) {
+        self.snapshot.state = ClusterState::Unhealthy;
+        self.snapshot.primary = None;
+        self.row().state = NodeState::Stopped;
+        self.phase = Phase::BackingOff;
+        match self.budget.spend(Instant::now()) {
+            Verdict::RestartAfter(delay) => {
+                info!("postgres is started again in {:.1} s", delay.as_secs_f32());
+                let sender = self.sender.clone();
+                tokio::spawn(async move {
+                    wait::back_off(delay).await;
+                    let _ = sender.send(Event::RestartDue).await;
+                });
+            }
+            Verdict::GiveUp => {
+                error!(
+                    "postgres ended too often and is not started again; its last lines above say \
+                     why. The container stops; its data is left as it is."
+                );
+                self.stop(Shutdown::Fast, 1);
+            }
+        }
+    }
+
+    fn stop_requested(&mut self, how: Shutdown) {
+        if let Phase::Stopping = self.phase {
+            warn!("asked to stop again: postgres stops at once, and recovers at its next start");
+            self.hands.supervisor.signal_postgres(Shutdown::Immediate);
+            return;
+        }
+        info!("stopping");
+        self.stop(how, 0);
+    }
+
+    fn stop(&mut self, how: Shutdown, status: u8) {
+        if let Phase::Planned(plan) = std::mem::replace(&mut self.phase, Phase::Stopping) {
+            plan.abort(); // Its tools end with it.
+        }
+        self.row().state = NodeState::Stopped;
+        self.snapshot.primary = None;
+        let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
+        tokio::spawn(async move {
+            let stopped = stop(&hands, how).await;
+            let _ = sender.send(Event::Stopped(if stopped { status } else { status.max(1) })).await;
+        });
+    }
+
+    fn observed(&mut self, seen: Result<Health, SqlError>) {
+        match seen {
+            Ok(Health { in_recovery, lsn, timeline }) => {
+                let row = self.row();
+                row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
+                (row.timeline, row.lsn) = (Some(timeline), lsn);
+                row.lag_bytes = (!in_recovery).then_some(0);
+                self.snapshot.timeline = Some(timeline);
+                let services = self.hands.supervisor.helpers();
+                self.row().services = services.iter().map(ToString::to_string).collect();
+            }
+            Err(failed) => debug!("the server does not say how it is: {}", chain(&failed)),
+        }
+    }
+
+    fn observe(&self) {
+        let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
+        let mut snapshots = self.published.subscribe();
+        tokio::spawn(async move {
+            let mut session = None;
+            loop {
+                // Nothing is asked of a server that is being prepared.
+                let serving = |seen: &Snapshot| seen.nodes[0].state == NodeState::Running;
+                if snapshots.wait_for(serving).await.is_err() {
+                    return;
+                }
+                let seen = ask(&hands, &mut session).await;
+                if sender.send(Event::Observed(seen)).await.is_err() {
+                    return;
+                }
+                wait::back_off(OBSERVE_EVERY).await;
+            }
+        });
+    }
+
+    fn row(&mut self) -> &mut NodeStatus {
+        &mut self.snapshot.nodes[0]
+    }
+}
+
+/// The connection is kept: a new one each time would cost a process.
+async fn ask(hands: &Hands, kept: &mut Option<Session>) -> Result<Health, SqlError> {
+    if kept.as_ref().is_none_or(Session::is_closed) {
+        let listen = hands.supervisor.listening();
+        let listen = listen.unwrap_or(crate::service::Listen::Consumer {
+            port: hands.settings.postgres.port,
+        });
+        *kept = Some(Session::open(&hands.settings, &hands.layout, listen, "postgres").await?);
+    }
+    let Some(session) = kept else { unreachable!("opened above") };
+    let seen = session.health().await;
+    if seen.is_err() {
+        *kept = None;
+    }
+    seen
+}
+
+async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {
+    let (progress, mut told) = mpsc::channel(EVENTS_MAX);
+    let forward = sender.clone();
+    tokio::spawn(async move {
+        while let Some(progress) = told.recv().await {
+            let _ = forward.send(Event::Progress(progress)).await;
+        }
+    });
+    let ended = hands.carry_out(&plan, &progress).await;
+    let _ = sender.send(Event::PlanEnded(ended)).await; // Nobody asks after the end.
+}
+
+/// Afterwards nothing of the node runs. Says whether Postgres' data is as an orderly stop
+/// leaves it: its exit status does not tell (an immediate shutdown ends with 0 too).
+async fn stop(hands: &Hands, how: Shutdown) -> bool {
+    let supervisor = &hands.supervisor;
+    supervisor.stop_helpers().await;
+    let began = Instant::now();
+    let limit = hands.settings.herd.stop_timeout;
+    let Some(running) = supervisor.signal_postgres(how) else { return true };
+    if tokio::time::timeout(limit, running.wait()).await.is_err() {
+        warn!(
+            "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
+             recovers at its next start",
+            limit.as_secs()
+        );
+        supervisor.signal_postgres(Shutdown::Immediate);
+        running.wait().await;
+    }
+    let Hands { layout, postgres: account, .. } = hands;
+    if layout.unfinished_marker().exists() {
+        return true; // It is made anew anyway.
+    }
+    match postgres::control_data(&layout.bin_dir, &layout.pgdata, account).await {
+        Ok(control) if control.shut_down => {
+            info!("postgres was shut down in {:.1} s", began.elapsed().as_secs_f32());
+            true
+        }
+        Ok(_) => {
+            warn!("postgres ended without a shutdown checkpoint: its next start recovers from WAL");
+            false
+        }
+        Err(failed) => {
+            warn!("cannot tell whether postgres was shut down: {}", chain(&failed));
+            false
+        }
+    }
+}
+
+/// What the container ends with.
+fn status_of(failed: &StepError) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    match failed {
+        StepError::Unsafe(_) => BAD_SETTINGS,
+        // As the official image does.
+        StepError::Hook(HookError::Failed { status, .. }) => status
+            .code()
+            .or(status.signal().map(|signal| 128 + signal))
+            .and_then(|status| u8::try_from(status).ok())
+            .unwrap_or(1),
+        _ => 1,
+    }
+}
+
+fn say(failed: &PlanError) {
+    match &failed.source {
+        StepError::Unsafe(refused) => refused.iter().for_each(|one| error!("{one}")),
+        _ => error!("{}", chain(failed)),
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let mut text = error.to_string();
+    for cause in causes {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+fn first_snapshot(hands: &Hands, means: Means) -> Snapshot {
+    let Hands { settings, identity, .. } = hands;
+    let mut warnings = settings.warnings.clone();
+    warnings.extend(default_password_warning(&settings.default_passwords));
+    if means == Means::OneAccount {
+        warnings.push(format!(
+            "runs as {}: cron needs root, so this node takes no backups",
+            hands.ourselves
+        ));
+    }
+    Snapshot {
+        cluster: settings.herd.cluster.clone(),
+        state: ClusterState::Provisioning,
+        primary: None,
+        timeline: None,
+        paused: false,
+        failover: "manual".to_owned(),
+        warnings,
+        nodes: vec![NodeStatus {
+            name: identity.name.clone(),
+            id: identity.id,
+            address: identity.address.clone(),
+            role: None,
+            state: NodeState::Starting,
+            scenario: None,
+            timeline: None,
+            lsn: None,
+            lag_bytes: None,
+            priority: settings.repmgr.priority,
+            location: settings.repmgr.location.clone(),
+            services: Vec::new(),
+        }],
+    }
+}
+
+fn default_password_warning(roles: &[String]) -> Option<String> {
+    (!roles.is_empty()).then(|| {
+        format!(
+            "the documented default password is still in use for {}: they come in from this \
+             node's own networks only; set passwords of your own",
+            roles.join(", ")
+        )
+    })
+}

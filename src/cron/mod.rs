@@ -1,0 +1,38 @@
+//! cron: barman's jobs in its table, and the daemon.
+
+use crate::layout::Layout;
+use crate::settings::Settings;
+use crate::system::account::Account;
+use crate::system::child::Program;
+use crate::system::files::{FileError, ensure_file};
+use askama::Template;
+
+#[derive(Template)]
+#[template(path = "conf/crontab", escape = "none")]
+struct Crontab {
+    path: String,
+    pgherd: &'static str,
+    server: String,
+    schedule: String,
+    log: String,
+}
+
+/// Afterwards barman's jobs are in cron's table. cron notices by itself.
+pub fn write_table(settings: &Settings, layout: &Layout, root: &Account) -> Result<(), FileError> {
+    let table = Crontab {
+        path: format!("{}:/usr/local/bin:/usr/bin:/bin", layout.bin_dir.display()),
+        pgherd: "/usr/local/bin/pgherd",
+        server: settings.herd.cluster.clone(),
+        schedule: settings.barman.schedule.to_string(),
+        log: layout.barman_log_pipe.display().to_string(),
+    };
+    let text = table.render().expect("the template has no fallible parts");
+    // cron ignores a table that others than root may write.
+    ensure_file(&layout.crontab, &text, 0o644, root)?;
+    Ok(())
+}
+
+/// cron, in the foreground. It needs root, to become whom a job belongs to.
+pub fn daemon() -> Program {
+    Program::new("cron").arg("-f").current_dir("/")
+}

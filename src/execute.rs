@@ -1,0 +1,351 @@
+//! Plans become effects here, and nowhere else. No choice is made here: what to do was decided
+//! when the plan was made.
+
+use crate::barman;
+use crate::cluster::NodeId;
+use crate::cron;
+use crate::layout::Layout;
+use crate::postgres::{self, HookError, PostgresError, Session, SqlError, conf::Unsafe};
+use crate::repmgr::{self, Identity, RegisterError};
+use crate::scenario::{Plan, Step};
+use crate::service::{Durability, Listen, ServiceName, Shutdown};
+use crate::settings::{Secret, Settings};
+use crate::supervisor::{StartError, Supervisor};
+use crate::system::account::Account;
+use crate::system::child::Program;
+use crate::system::files::{FileError, ensure_directory, ensure_file, failed};
+use crate::system::lock::VolumeLock;
+use crate::system::output::OutputHandle;
+use crate::system::wait::GaveUp;
+use std::fs;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+/// Beside the server in the OOM killer's list: what is lost least is killed first.
+const HELPER_OOM_SCORE_ADJ: i32 = 500;
+
+/// What steps are carried out with. Made once, shared by every plan of the container's life.
+#[derive(Debug)]
+pub struct Hands {
+    /// What the operator asked for.
+    pub settings: Settings,
+    /// Where things are.
+    pub layout: Layout,
+    /// Who this node is.
+    pub identity: Identity,
+    /// The server's flags from the container's command.
+    pub flags: Vec<String>,
+    /// Whom Postgres and repmgr run as.
+    pub postgres: Account,
+    /// Whom barman runs as.
+    pub barman: Account,
+    /// Whom we run as.
+    pub ourselves: Account,
+    /// Held for the life of the container.
+    pub lock: VolumeLock,
+    /// Where children's lines go.
+    pub output: OutputHandle,
+    /// The node's processes.
+    pub supervisor: Arc<Supervisor>,
+    /// Wait before this step, counted as `pgherd plan` counts, until the container is stopped.
+    pub hold_at: Option<usize>,
+}
+
+/// How far a plan is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Counted from 1, as in the document.
+    pub stage: usize,
+    /// Of how many.
+    pub stages: usize,
+    /// The document's words.
+    pub title: String,
+}
+
+/// A plan that stopped half-way. Running it again is safe.
+#[derive(Debug, thiserror::Error)]
+#[error("stage {stage} of \"{scenario}\" failed: cannot {step}")]
+pub struct PlanError {
+    /// Counted from 1, as in the document.
+    pub stage: usize,
+    /// The section's title.
+    pub scenario: &'static str,
+    /// What was to be done.
+    pub step: String,
+    /// Why it was not.
+    #[source]
+    pub source: StepError,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// PostgreSQL's programs or files.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The server does not come up.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The server did not end in order.
+    #[error("postgres ended, but its control file does not say that it was shut down")]
+    NotShutDown,
+    /// A question to the server.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// repmgr.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// A script of the operator's.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// Something that should have ended has not.
+    #[error(transparent)]
+    GaveUp(#[from] GaveUp),
+    /// Settings of the operator's that cannot be lived with, a line each.
+    #[error("{}", lines(.0))]
+    Unsafe(Vec<Unsafe>),
+    /// The step needs a server, and none runs.
+    #[error("postgres does not run")]
+    NoServer,
+}
+
+fn lines(all: &[Unsafe]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Hands {
+    /// Runs every stage in order and stops at the first failure.
+    pub async fn carry_out(
+        &self,
+        plan: &Plan,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<(), PlanError> {
+        let scenario = plan.scenario.title();
+        let stages = plan.stages.len();
+        info!("{scenario}");
+        let mut step_number = 0;
+        for (number, stage) in (1..).zip(&plan.stages) {
+            info!("{number}/{stages} {}", stage.title);
+            let title = stage.title.clone().into_owned();
+            let _ = progress.send(Progress { stage: number, stages, title }).await; // Display only.
+            for step in &stage.steps {
+                step_number += 1;
+                self.hold(step_number, step).await;
+                let began = Instant::now();
+                self.take(step).await.map_err(|source| PlanError {
+                    stage: number,
+                    scenario,
+                    step: step.to_string(),
+                    source,
+                })?;
+                debug!("step {step_number} took {} ms: {step}", began.elapsed().as_millis());
+            }
+        }
+        Ok(())
+    }
+
+    async fn hold(&self, number: usize, step: &Step) {
+        if self.hold_at == Some(number) {
+            info!("held before step {number}, as asked: {step}. Stop the container to go on.");
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn take(&self, step: &Step) -> Result<(), StepError> {
+        let Hands { settings, layout, identity, postgres: account, .. } = self;
+        match step {
+            Step::DiscardUnfinished { .. } => postgres::discard_unfinished(settings, layout)?,
+            Step::InitDataDirectory { .. } => {
+                self.ensure_run_directories()?;
+                postgres::initdb(settings, layout, account).await?;
+            }
+            Step::StartPostgres { listen, durability } => {
+                self.ensure_run_directories()?;
+                self.start_postgres(*listen, *durability).await?;
+            }
+            Step::StopPostgres => {
+                self.supervisor.stop_postgres(Shutdown::Fast).await;
+                let bin = &layout.bin_dir;
+                let control = postgres::control_data(bin, &layout.pgdata, account).await?;
+                if !control.shut_down {
+                    return Err(StepError::NotShutDown);
+                }
+            }
+            Step::WritePostgresConf => postgres::write_conf(settings, layout, account)?,
+            Step::CheckServerSettings => {
+                let assignments = postgres::operator_assignments(layout, &self.flags);
+                let refused = postgres::conf::unsafe_settings(settings, &assignments);
+                if !refused.is_empty() {
+                    return Err(StepError::Unsafe(refused));
+                }
+            }
+            Step::EnsureSuperuserPassword => {
+                let session = self.session("postgres").await?;
+                let postgres = &settings.postgres;
+                session.ensure_role(&postgres.user, &postgres.password).await?;
+            }
+            Step::EnsureRole { role } => {
+                let session = self.session("postgres").await?;
+                session.ensure_role(role, self.password_of(role)).await?;
+                session.run(&format!("give role {role} its privileges"), privileges(role)).await?;
+            }
+            Step::EnsureDatabase { name } => {
+                self.session("postgres").await?.ensure_database(name).await?;
+            }
+            Step::EnsureRepmgrExtension => {
+                let sql = include_str!("../templates/sql/database-repmgr.sql");
+                self.session("repmgr").await?.run("create extension repmgr", sql).await?;
+            }
+            Step::RunInitHooks => {
+                let ran = postgres::run_init_hooks(settings, layout, account, &self.output).await?;
+                if ran > 0 {
+                    info!("{ran} files of {} ran", layout.init_hooks.display());
+                }
+            }
+            Step::WriteRepmgrConf => {
+                self.ensure_run_directories()?;
+                repmgr::write_conf(settings, layout, identity, account)?;
+                write_node_id(layout, identity.id, account)?;
+            }
+            Step::RegisterPrimary => self.register_primary().await?,
+            Step::WriteBarmanConf => {
+                self.ensure_run_directories()?;
+                let primary = &identity.address;
+                let passfile = repmgr::passfile;
+                barman::write_conf(settings, layout, primary, &self.barman, passfile)?;
+            }
+            Step::WriteBarmanCron => cron::write_table(settings, layout, &self.ourselves)?,
+            Step::Complete { .. } => postgres::complete(layout, account).await?,
+            Step::Supervise { service } => self.supervise(*service),
+        }
+        Ok(())
+    }
+
+    async fn start_postgres(&self, listen: Listen, durability: Durability) -> Result<(), StepError> {
+        let Hands { settings, layout, postgres: account, .. } = self;
+        postgres::leftovers::ensure_none(&layout.pgdata).await?;
+        let mut server = postgres::server(layout, account, &self.flags, listen, durability);
+        for fd in self.lock.descriptors() {
+            let fd = fd.try_clone_to_owned().map_err(failed("keep the lock of", &layout.pgdata))?;
+            server = server.keep_fd(fd);
+        }
+        for (name, value) in oom_variables(settings) {
+            server = server.env(name, value);
+        }
+        let pgdata = layout.pgdata.clone();
+        self.supervisor
+            .start_postgres(without_secrets(server), listen, |pid| {
+                postgres::accepts_connections(&pgdata, pid)
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn register_primary(&self) -> Result<(), StepError> {
+        let Hands { settings, layout, identity, postgres: account, .. } = self;
+        let session = self.session("repmgr").await?;
+        let recorded = repmgr::is_recorded_sql(settings, layout, identity);
+        if session.is_true("look this node up in repmgr.nodes", &recorded).await? {
+            return Ok(());
+        }
+        let listen = self.supervisor.listening().ok_or(StepError::NoServer)?;
+        let sockets = match listen {
+            Listen::Technical { .. } => &layout.technical_socket_dir,
+            Listen::Consumer { .. } => &layout.socket_dir,
+        };
+        repmgr::register_primary(settings, layout, identity, account, sockets, listen.port())
+            .await?;
+        let address = repmgr::recorded_address_sql(layout, identity);
+        session.run("record this node's address", &address).await?;
+        Ok(())
+    }
+
+    fn supervise(&self, service: ServiceName) {
+        let (layout, account) = (self.layout.clone(), self.postgres.clone());
+        let program = move || {
+            let program = match service {
+                ServiceName::Postgres => unreachable!("Postgres is started by a step of its own"),
+                ServiceName::Repmgrd => repmgr::daemon(&layout, &account),
+                ServiceName::Crond => cron::daemon(),
+            };
+            without_secrets(program).oom_score_adj(HELPER_OOM_SCORE_ADJ)
+        };
+        self.supervisor.keep(service, program);
+    }
+
+    /// A connection to our own server, wherever it listens now.
+    pub async fn session(&self, database: &str) -> Result<Session, StepError> {
+        let listen = self.supervisor.listening().ok_or(StepError::NoServer)?;
+        Ok(Session::open(&self.settings, &self.layout, listen, database).await?)
+    }
+
+    fn password_of(&self, role: &str) -> &Secret {
+        let Settings { repmgr, barman, .. } = &self.settings;
+        match role {
+            "repmgr" => &repmgr.password,
+            "repmgr_streaming" => &repmgr.streaming_password,
+            "barman" => &barman.password,
+            "barman_streaming" => &barman.streaming_password,
+            other => unreachable!("no plan asks for role {other}"),
+        }
+    }
+
+    fn ensure_run_directories(&self) -> Result<(), FileError> {
+        let Hands { layout, postgres, .. } = self;
+        ensure_directory(&layout.run_dir, 0o1777, &self.ourselves)?;
+        ensure_directory(&layout.technical_socket_dir, 0o700, postgres)?;
+        ensure_directory(&layout.socket_dir, 0o3777, postgres)
+    }
+}
+
+/// What a role needs besides its password; each file says why.
+fn privileges(role: &str) -> &'static str {
+    match role {
+        "repmgr" => include_str!("../templates/sql/role-repmgr.sql"),
+        "repmgr_streaming" => include_str!("../templates/sql/role-repmgr_streaming.sql"),
+        "barman" => include_str!("../templates/sql/role-barman.sql"),
+        "barman_streaming" => include_str!("../templates/sql/role-barman_streaming.sql"),
+        other => unreachable!("no plan asks for role {other}"),
+    }
+}
+
+/// The postmaster keeps the container's score and its children get a higher one: to lose a
+/// session is better than to lose the server. Lowering would need a capability that a container
+/// has not (tried), raising needs none. The variables are Postgres' own
+/// (`fork_process.c`), so the operator's values win.
+fn oom_variables(settings: &Settings) -> [(&'static str, String); 2] {
+    let postgres = &settings.postgres;
+    let ours = fs::read_to_string("/proc/self/oom_score_adj")
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok())
+        .unwrap_or_default();
+    let file = postgres.oom_adjust_file.clone().unwrap_or("/proc/self/oom_score_adj".to_owned());
+    let value = postgres.oom_adjust_value.clone();
+    [
+        ("PG_OOM_ADJUST_FILE", file),
+        ("PG_OOM_ADJUST_VALUE", value.unwrap_or_else(|| (ours + 200).min(1000).to_string())),
+    ]
+}
+
+/// Children inherit the container's environment, for archive commands and the like, without
+/// what only we need.
+fn without_secrets(program: Program) -> Program {
+    crate::settings::secret_variables().iter().fold(program, |program, name| program.env_remove(name))
+}
+
+/// The file that keeps the node's id.
+const NODE_ID: &str = "node-id";
+
+/// The id that this node was given once, if it was.
+pub fn read_node_id(state_dir: &std::path::Path) -> Option<NodeId> {
+    fs::read_to_string(state_dir.join(NODE_ID)).ok()?.trim().parse().ok()
+}
+
+fn write_node_id(layout: &Layout, id: NodeId, account: &Account) -> Result<(), FileError> {
+    ensure_file(&layout.state_dir.join(NODE_ID), &format!("{id}\n"), 0o644, account).map(drop)
+}

@@ -1,0 +1,201 @@
+//! What is there: the disk, the ports, the accounts. Looks and touches nothing, so that
+//! `pgherd plan` may use it beside a running server.
+
+use crate::barman;
+use crate::cluster::{Address, NodeId};
+use crate::execute::read_node_id;
+use crate::layout::{self, Layout, Major, Means};
+use crate::postgres;
+use crate::repmgr::Identity;
+use crate::scenario::{DataDirectory, PortInUse, Situation};
+use crate::settings::Settings;
+use crate::system::account::{Account, AccountError};
+use crate::system::files;
+use nix::unistd::{AccessFlags, access};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Everything that a start is decided from.
+#[derive(Debug)]
+pub struct Observed {
+    /// Where things are.
+    pub layout: Layout,
+    /// Who this node is.
+    pub identity: Identity,
+    /// What the container's user allows.
+    pub means: Means,
+    /// Whom Postgres and repmgr run as.
+    pub postgres: Account,
+    /// Whom barman runs as.
+    pub barman: Account,
+    /// Whom we run as.
+    pub ourselves: Account,
+    /// What was found.
+    pub situation: Situation,
+}
+
+/// Something that every image has is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// No PostgreSQL.
+    #[error("there is no PostgreSQL in /usr/lib/postgresql; this is not an image of pgherd's")]
+    NoPostgres,
+    /// A user is missing.
+    #[error("this is not an image of pgherd's")]
+    Account(#[from] AccountError),
+}
+
+/// Whether the ports are tried: a running node has them itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Somebody else must not have them.
+    Try,
+    /// They are ours already.
+    Ours,
+}
+
+/// Looks around.
+pub async fn observe(settings: &Settings, ports: Ports) -> Result<Observed, ObserveError> {
+    let ourselves = Account::current();
+    let (means, postgres, barman) = if ourselves.is_root() {
+        (Means::EveryAccount, Account::named("postgres")?, Account::named("barman")?)
+    } else {
+        (Means::OneAccount, ourselves.clone(), ourselves.clone())
+    };
+    let major = major().ok_or(ObserveError::NoPostgres)?;
+    let pgdata = pgdata(settings, major);
+    let layout = Layout::new(settings, major, pgdata);
+    let situation = situation(settings, &layout, &postgres, ports).await;
+    let identity = identity(settings, &layout);
+    Ok(Observed { layout, identity, means, postgres, barman, ourselves, situation })
+}
+
+/// The newest PostgreSQL in the image; an image of ours has one.
+fn major() -> Option<Major> {
+    let directories = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    directories.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).max()
+}
+
+fn pgdata(settings: &Settings, major: Major) -> PathBuf {
+    let candidates = layout::pgdata_candidates(settings, major);
+    let has_cluster = |path: &&PathBuf| {
+        path.join("PG_VERSION").exists() || layout::unfinished_marker(path).exists()
+    };
+    candidates.iter().find(has_cluster).unwrap_or(&candidates[0]).clone()
+}
+
+fn identity(settings: &Settings, layout: &Layout) -> Identity {
+    let repmgr = &settings.repmgr;
+    let id = repmgr
+        .node_id
+        .or_else(|| read_node_id(&layout.state_dir))
+        .or_else(|| repmgr.node_id_from_name())
+        .unwrap_or(NodeId::FIRST);
+    let host = repmgr.node_address.clone().unwrap_or_else(|| {
+        let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        name.unwrap_or_else(|| "localhost".to_owned())
+    });
+    let address = Address { host, port: settings.postgres.port };
+    Identity { id, name: repmgr.node_name.clone(), address }
+}
+
+async fn situation(
+    settings: &Settings,
+    layout: &Layout,
+    postgres: &Account,
+    ports: Ports,
+) -> Situation {
+    let pgdata = &layout.pgdata;
+    let data_directory = data_directory(layout, postgres).await;
+    let tried = match ports {
+        Ports::Try => ports_in_use(settings),
+        Ports::Ours => Vec::new(),
+    };
+    let mounted_elsewhere = || {
+        let candidates = layout::pgdata_candidates(settings, layout.major);
+        let others = candidates.into_iter().skip(1).filter(|path| *path != settings.postgres.data_dir);
+        others.into_iter().find(|path| files::is_mount_point(path) && !pgdata.starts_with(path))
+    };
+    let backups = barman::backup_directory(settings);
+    Situation {
+        major: layout.major,
+        owner_uid: fs::metadata(pgdata).ok().map(|meta| meta.uid()),
+        postgres_uid: postgres.uid.as_raw(),
+        not_writable: not_writable([pgdata, &layout.state_dir]),
+        free_mib: files::free_mib(pgdata),
+        ports_in_use: tried,
+        mounted_elsewhere: mounted_elsewhere(),
+        backups_of: barman::backups_of(&backups).map(|system| (backups, system)),
+        pgdata: pgdata.clone(),
+        data_dir: settings.postgres.data_dir.clone(),
+        data_directory,
+    }
+}
+
+async fn data_directory(layout: &Layout, postgres: &Account) -> DataDirectory {
+    let pgdata = &layout.pgdata;
+    if layout.unfinished_marker().exists() {
+        return DataDirectory::Unfinished;
+    }
+    match fs::read_to_string(pgdata.join("PG_VERSION")) {
+        Ok(version) if version.trim() == layout.major.to_string() => {
+            let standby = ["standby.signal", "recovery.signal"];
+            let standby = standby.iter().any(|name| pgdata.join(name).exists());
+            match postgres::control_data(&layout.bin_dir, pgdata, postgres).await {
+                Ok(control) => DataDirectory::Cluster { standby, control },
+                Err(error) => DataDirectory::Broken { reason: error.to_string() },
+            }
+        }
+        Ok(version) => DataDirectory::OtherMajor { found: version.trim().to_owned() },
+        Err(_) => foreign_or_empty(pgdata),
+    }
+}
+
+fn foreign_or_empty(pgdata: &Path) -> DataDirectory {
+    let entries = match fs::read_dir(pgdata) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return DataDirectory::Empty,
+        Err(error) => return DataDirectory::Foreign { found: error.to_string() },
+        Ok(entries) => entries,
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "lost+found")
+        .collect();
+    names.sort();
+    match names.len() {
+        0 => DataDirectory::Empty,
+        1..=5 => DataDirectory::Foreign { found: names.join(", ") },
+        more => {
+            let found = format!("{}, and {} more", names[..5].join(", "), more - 5);
+            DataDirectory::Foreign { found }
+        }
+    }
+}
+
+/// The first of these directories, or of their parents where they are not there yet, that we may
+/// not write to.
+fn not_writable<'a>(directories: impl IntoIterator<Item = &'a PathBuf>) -> Option<(PathBuf, String)> {
+    directories.into_iter().find_map(|directory| {
+        let there = directory.ancestors().find(|path| path.exists())?;
+        let refused = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+        Some((there.to_owned(), refused.desc().to_owned()))
+    })
+}
+
+fn ports_in_use(settings: &Settings) -> Vec<PortInUse> {
+    let ours = [
+        (settings.postgres.port, "POSTGRES_PORT"),
+        (settings.herd.http_port, "PGHERD_HTTP_PORT"),
+    ];
+    let taken = |port| {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+            .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    let found = ours.into_iter().filter(|(port, _)| taken(*port));
+    found.map(|(port, variable)| PortInUse { port, variable }).collect()
+}
+

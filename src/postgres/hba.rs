@@ -1,0 +1,125 @@
+//! `pg_hba.conf`: who may come in from where.
+//!
+//! pgherd keeps a block at the top of the file, between two marks, and leaves the rest alone:
+//! what `initdb` made, and what the operator's scripts append (many do, with `>> $PGDATA/…`).
+//! The first rule that matches decides, so the block holds whatever stands below it.
+
+use crate::settings::Settings;
+use askama::Template;
+use std::path::Path;
+
+const BEGIN: &str = "# >>> pgherd";
+const END: &str = "# <<< pgherd";
+
+#[derive(Template)]
+#[template(path = "conf/pg_hba.conf", escape = "none")]
+struct Block<'a> {
+    begin: &'a str,
+    end: &'a str,
+    operator_hba: std::path::Display<'a>,
+    rules: Vec<String>,
+    operator_rules: Option<&'a str>,
+}
+
+/// `present`, the file as it is, with pgherd's block brought up to date.
+/// `operator_rules` is the text of the operator's own file, if there is one.
+pub fn with_block(
+    settings: &Settings,
+    present: &str,
+    operator_hba: &Path,
+    operator_rules: Option<&str>,
+) -> String {
+    let block = Block {
+        begin: BEGIN,
+        end: END,
+        operator_hba: operator_hba.display(),
+        rules: rules(settings),
+        operator_rules: operator_rules.map(str::trim_end),
+    };
+    let block = block.render().expect("the template has no fallible parts");
+    format!("{}\n{}", block.trim_end(), without_block(present))
+}
+
+fn without_block(present: &str) -> &str {
+    match (present.starts_with(BEGIN), present.split_once(END)) {
+        (true, Some((_, rest))) => rest.strip_prefix('\n').unwrap_or(rest),
+        _ => present,
+    }
+}
+
+/// One line a rule. A role of a tool reaches what its tool needs and nothing else.
+fn rules(settings: &Settings) -> Vec<String> {
+    let still_default = |role: &str| settings.default_passwords.iter().any(|name| name == role);
+    let from = |role: &str| if still_default(role) { "samenet" } else { "all" };
+    let mut rules = Vec::new();
+    let mut rule = |database: &str, role: &str, from: &str, method: &str| {
+        rules.push(format!("host {database:<12} {role:<18} {from:<8} {method}"));
+    };
+    // Replication as repmgr: `repmgr node rejoin` tries it (repmgr-and-barman notes of the
+    // project: its source, "replication connection" check).
+    for (role, databases) in [
+        ("repmgr", &["repmgr", "replication"] as &[_]),
+        ("repmgr_streaming", &["replication"]),
+        ("barman", &["postgres"]),
+        ("barman_streaming", &["replication"]),
+    ] {
+        for database in databases {
+            rule(database, role, from(role), "scram-sha-256");
+        }
+        rule("all", role, "all", "reject");
+        rule("replication", role, "all", "reject");
+    }
+    let superuser = &settings.postgres.user;
+    let everybody_trusted = settings.postgres.host_auth_method.as_deref() == Some("trust");
+    if still_default(superuser) && !everybody_trusted {
+        let superuser = quoted(superuser);
+        rule("all", &superuser, "samenet", "scram-sha-256");
+        rule("all", &superuser, "all", "reject");
+        rule("replication", &superuser, "all", "reject");
+    }
+    rules
+}
+
+/// What the official image appends to what `initdb` made, so that others than this host get in.
+pub fn last_rule(settings: &Settings) -> String {
+    let method = settings.postgres.host_auth_method.as_deref().unwrap_or("scram-sha-256");
+    format!("\nhost all all all {method}\n")
+}
+
+/// A name as the file takes it: quoted, so that it is never a keyword.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(vars: &[(&str, &str)]) -> Settings {
+        let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        crate::settings::read(vars, |_| unreachable!("no variable names a file")).unwrap()
+    }
+
+    #[test]
+    fn the_block_is_replaced_and_the_rest_is_left_alone() {
+        let own = "local all all trust\nhost all all all scram-sha-256\n";
+        let path = Path::new("/etc/pgherd/pg_hba.conf");
+        let once = with_block(&settings(&[]), own, path, None);
+        assert!(once.starts_with(BEGIN) && once.ends_with(own), "{once}");
+        assert_eq!(with_block(&settings(&[]), &once, path, None), once);
+        let other = with_block(&settings(&[]), &once, path, Some("host a b all reject\n"));
+        assert!(other.contains("host a b all reject\n") && other.ends_with(own), "{other}");
+    }
+
+    #[test]
+    fn a_default_password_is_good_for_the_own_network_only() {
+        let tight = rules(&settings(&[])).join("\n");
+        assert!(tight.lines().all(|line| !line.ends_with("trust") && !line.ends_with("md5")));
+        assert!(!tight.lines().any(|line| line.contains(" all      scram")), "{tight}");
+        assert!(tight.contains("\"postgres\""), "{tight}");
+
+        let own = rules(&settings(&[("REPMGR_PASSWORD", "x"), ("POSTGRES_PASSWORD", "y")]));
+        assert!(own[0].contains(" all ") && own[0].ends_with("scram-sha-256"), "{own:?}");
+        assert!(!own.join("\n").contains("postgres\""), "{own:?}");
+    }
+}

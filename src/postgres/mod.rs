@@ -1,0 +1,331 @@
+//! PostgreSQL: one function for each thing asked of its programs, and their output parsed here.
+
+pub mod conf;
+pub mod hba;
+mod hooks;
+pub mod leftovers;
+mod password;
+mod session;
+
+pub use hooks::HookError;
+pub use session::{Health, Session, SqlError};
+
+use crate::cluster::{ControlData, SystemIdentifier, Timeline};
+use crate::layout::Layout;
+use crate::service::{Durability, Listen};
+use crate::settings::Settings;
+use crate::system::account::Account;
+use crate::system::child::{Program, ProgramError};
+use crate::system::files::{self, FileError, ensure_directory, ensure_file, failed};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `initdb` takes a second; on a slow network volume it was seen to take minutes.
+const INITDB_AT_MOST: Duration = Duration::from_secs(15 * 60);
+/// Reads one page of one file.
+const CONTROL_DATA_AT_MOST: Duration = Duration::from_secs(30);
+/// Brings what the operator's scripts imported to the disk; that may be much.
+const SYNC_AT_MOST: Duration = Duration::from_secs(60 * 60);
+
+/// What failed while asking something of PostgreSQL.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// A program failed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// `pg_controldata` printed something else than what is known.
+    #[error("cannot read pg_controldata's answer: {0}")]
+    ControlData(&'static str),
+}
+
+/// Afterwards `pgdata` holds a cluster as `initdb` makes it, beside the mark.
+///
+/// `initdb` wants an empty directory, so it works in one inside, and what it made moves up:
+/// that also does where `pgdata` is a mount point, which cannot be renamed over. `PG_VERSION`
+/// moves last, so that a half-moved directory looks like none to every tool.
+pub async fn initdb(
+    settings: &Settings,
+    layout: &Layout,
+    account: &Account,
+) -> Result<(), PostgresError> {
+    let pgdata = &layout.pgdata;
+    ensure_directory(pgdata, 0o700, account)?;
+    ensure_file(&layout.unfinished_marker(), UNFINISHED, 0o600, account)?;
+
+    let making = pgdata.join(MAKING);
+    let password = layout.technical_socket_dir.join("initdb.password");
+    ensure_file(&password, &format!("{}\n", settings.postgres.password.expose()), 0o600, account)?;
+    if let Some(wal) = &settings.postgres.initdb_waldir {
+        ensure_directory(wal, 0o700, account)?;
+    }
+    let mut program = as_postgres(layout, account, "initdb")
+        .arg("--pgdata")
+        .arg(&making)
+        .arg(format!("--username={}", settings.postgres.user))
+        .arg(format!("--pwfile={}", password.display()))
+        // Of the locales in the image, the one whose order no update of libc changes.
+        .args(["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums"])
+        .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
+        .arg("--no-sync") // `complete` brings all to the disk, once.
+        .umask(0o077);
+    if let Some(wal) = &settings.postgres.initdb_waldir {
+        program = program.arg("--waldir").arg(wal);
+    }
+    let program = with_a_name(program.args(&settings.postgres.initdb_args), account);
+    let made = program.output(INITDB_AT_MOST).await;
+    fs::remove_file(&password).map_err(failed("remove", &password))?;
+    made?;
+
+    append(&making.join("pg_hba.conf"), &hba::last_rule(settings))?;
+    let mut names: Vec<OsString> = fs::read_dir(&making)
+        .map_err(failed("read", &making))?
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    names.sort_by_key(|name| name == "PG_VERSION");
+    for name in names {
+        let from = making.join(&name);
+        fs::rename(&from, pgdata.join(&name)).map_err(failed("move up", &from))?;
+    }
+    fs::remove_dir(&making).map_err(failed("remove", &making))?;
+    Ok(())
+}
+
+/// Where `initdb` works, inside of the data directory.
+const MAKING: &str = "pgherd.initdb";
+/// What the mark says to a person who finds it.
+const UNFINISHED: &str = "The first start of this cluster was begun and has not ended.\n\
+    Nobody was ever served from this directory; pgherd's next start makes it anew.\n";
+
+/// Afterwards nothing is left of an interrupted first start but the mark.
+pub fn discard_unfinished(settings: &Settings, layout: &Layout) -> Result<(), FileError> {
+    let marker = layout.unfinished_marker();
+    assert!(marker.exists(), "only a marked directory may be discarded");
+    let name = marker.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    files::empty_directory(&layout.pgdata, &[&name, "lost+found"])?;
+    match &settings.postgres.initdb_waldir {
+        Some(wal) if wal.is_dir() => files::empty_directory(wal, &["lost+found"]),
+        _ => Ok(()),
+    }
+}
+
+/// Afterwards all of the data directory is on the disk, and it is no longer marked.
+/// The server is not running.
+pub async fn complete(layout: &Layout, account: &Account) -> Result<(), PostgresError> {
+    let sync = as_postgres(layout, account, "initdb").arg("--sync-only").arg("--pgdata");
+    with_a_name(sync.arg(&layout.pgdata), account).output(SYNC_AT_MOST).await?;
+    let marker = layout.unfinished_marker();
+    fs::remove_file(&marker).map_err(failed("remove", &marker))?;
+    Ok(files::sync_directory(&layout.pgdata)?)
+}
+
+/// Afterwards the server's files are those that the settings ask for, and the operator's own
+/// lines in them are as they were.
+pub fn write_conf(
+    settings: &Settings,
+    layout: &Layout,
+    account: &Account,
+) -> Result<(), FileError> {
+    let in_pgdata = |name: &str| layout.pgdata.join(name);
+    let conf = conf::pgherd_conf(settings, layout, layout.operator_conf_dir.is_dir());
+    ensure_file(&in_pgdata(conf::FILE), &conf, 0o600, account)?;
+
+    let path = in_pgdata("postgresql.conf");
+    let present = fs::read_to_string(&path).map_err(failed("read", &path))?;
+    ensure_file(&path, &conf::with_include(&present), 0o600, account)?;
+
+    let path = in_pgdata("pg_hba.conf");
+    let present = fs::read_to_string(&path).map_err(failed("read", &path))?;
+    let theirs = match fs::read_to_string(&layout.operator_hba) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        read => Some(read.map_err(failed("read", &layout.operator_hba))?),
+    };
+    let hba = hba::with_block(settings, &present, &layout.operator_hba, theirs.as_deref());
+    ensure_file(&path, &hba, 0o600, account)?;
+    Ok(())
+}
+
+/// What the operator's files and flags assign, in the order in which Postgres reads them.
+pub fn operator_assignments(layout: &Layout, flags: &[String]) -> Vec<conf::Assignment> {
+    let mut found = conf::read(&layout.pgdata, &|path| fs::read_to_string(path).ok());
+    found.extend(conf::of_flags(flags));
+    found
+}
+
+/// The server as a program: in the foreground, listening where `listen` says.
+/// pgherd's flags come last, so they are in force whatever `flags` says.
+pub fn server(
+    layout: &Layout,
+    account: &Account,
+    flags: &[String],
+    listen: Listen,
+    durability: Durability,
+) -> Program {
+    let mut program = as_postgres(layout, account, "postgres").arg("-D").arg(&layout.pgdata);
+    program = program.args(flags);
+    let mut set = |name: &str, value: &str| {
+        program = std::mem::take(&mut program).arg("-c").arg(format!("{name}={value}"));
+    };
+    if let Some(libraries) = conf::preload_libraries(&operator_assignments(layout, flags)) {
+        set("shared_preload_libraries", &libraries);
+    }
+    set("port", &listen.port().to_string());
+    match listen {
+        Listen::Technical { .. } => {
+            set("listen_addresses", "");
+            set("unix_socket_directories", &layout.technical_socket_dir.to_string_lossy());
+        }
+        Listen::Consumer { .. } => set("listen_addresses", "*"),
+    }
+    if durability == Durability::UntilComplete {
+        set("fsync", "off");
+        set("full_page_writes", "off");
+        set("synchronous_commit", "off");
+    }
+    if let Some(pid) = recorded_postmaster(&layout.pgdata) {
+        // A pid that was recorded in another life of the container may be anybody's now, and
+        // Postgres would refuse to start for ever. It does not look at the pid that this
+        // variable names (`CreateLockFile` in its miscinit.c; pg_ctl uses it). That no other
+        // Postgres runs here is known from the volume's lock and from our own children.
+        program = program.env("PG_GRANDPARENT_PID", pid);
+    }
+    program
+}
+
+/// The pid in `postmaster.pid`.
+fn recorded_postmaster(pgdata: &Path) -> Option<String> {
+    let text = fs::read_to_string(pgdata.join("postmaster.pid")).ok()?;
+    let pid = text.lines().next()?.trim();
+    pid.parse::<i32>().ok().map(|_| pid.to_owned())
+}
+
+/// Whether the server whose pid this is accepts connections. The postmaster writes it into the
+/// last line of `postmaster.pid` (`AddToDataDirLockFile`, `PM_STATUS_READY` in its pidfile.h).
+pub fn accepts_connections(pgdata: &Path, pid: i32) -> bool {
+    let Ok(text) = fs::read_to_string(pgdata.join("postmaster.pid")) else { return false };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.first() == Some(&pid.to_string().as_str())
+        && matches!(lines.get(7), Some(&"ready" | &"standby"))
+}
+
+/// `pg_controldata`, of a server that is not running.
+pub async fn control_data(
+    bin: &Path,
+    pgdata: &Path,
+    account: &Account,
+) -> Result<ControlData, PostgresError> {
+    let program = Program::new(bin.join("pg_controldata")).account(account).env("LC_ALL", "C");
+    let output = program.arg(pgdata).output(CONTROL_DATA_AT_MOST).await?;
+    parse_control_data(&String::from_utf8_lossy(&output.stdout)).map_err(PostgresError::ControlData)
+}
+
+fn parse_control_data(text: &str) -> Result<ControlData, &'static str> {
+    let value = |name: &'static str| {
+        text.lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(label, _)| *label == name)
+            .map(|(_, value)| value.trim())
+            .ok_or(name)
+    };
+    let number = |name| value(name).and_then(|value| value.parse::<u64>().map_err(|_| name));
+    Ok(ControlData {
+        system_identifier: SystemIdentifier(number("Database system identifier")?),
+        timeline: Timeline(
+            u32::try_from(number("Latest checkpoint's TimeLineID")?).map_err(|_| "TimeLineID")?,
+        ),
+        shut_down: value("Database cluster state")?.starts_with("shut down"),
+        checksums: number("Data page checksum version")? != 0,
+    })
+}
+
+/// Runs what the operator left for a first start. See [`hooks`].
+pub async fn run_init_hooks(
+    settings: &Settings,
+    layout: &Layout,
+    account: &Account,
+    output: &crate::system::output::OutputHandle,
+) -> Result<usize, HookError> {
+    hooks::run(settings, layout, account, output).await
+}
+
+fn as_postgres(layout: &Layout, account: &Account, program: &str) -> Program {
+    Program::new(layout.program(program)).account(account).env("PGDATA", &layout.pgdata)
+}
+
+/// `initdb` insists on a name for the user it runs as, and `docker run --user 12345` gives none.
+/// libnss_wrapper lends one, to it alone.
+fn with_a_name(program: Program, account: &Account) -> Program {
+    if account.name.is_some() {
+        return program;
+    }
+    let (passwd, group) = (PathBuf::from("/run/pgherd/passwd"), PathBuf::from("/run/pgherd/group"));
+    let line = format!("postgres:x:{0}:{1}:PostgreSQL:/var/lib/postgresql:/bin/false\n",
+        account.uid, account.gid);
+    let written = ensure_file(&passwd, &line, 0o644, account)
+        .and_then(|_| ensure_file(&group, &format!("postgres:x:{}:\n", account.gid), 0o644, account));
+    match (written, nss_wrapper()) {
+        (Ok(_), Some(library)) => program
+            .env("LD_PRELOAD", library)
+            .env("NSS_WRAPPER_PASSWD", passwd)
+            .env("NSS_WRAPPER_GROUP", group),
+        _ => program, // initdb says what it misses.
+    }
+}
+
+fn nss_wrapper() -> Option<PathBuf> {
+    ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"]
+        .map(|directory| Path::new(directory).join("libnss_wrapper.so"))
+        .into_iter()
+        .find(|library| library.exists())
+}
+
+fn append(path: &Path, text: &str) -> Result<(), FileError> {
+    use std::io::Write;
+    fs::OpenOptions::new()
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(failed("append to", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_data_is_read_as_15_and_17_print_it() {
+        let text = "\
+pg_control version number:            1700
+Database system identifier:           7574838371812016165
+Database cluster state:               shut down in recovery
+Latest checkpoint's TimeLineID:       3
+Data page checksum version:           1
+";
+        let data = parse_control_data(text).unwrap();
+        assert_eq!(data.system_identifier, SystemIdentifier(7574838371812016165));
+        assert_eq!((data.timeline, data.shut_down, data.checksums), (Timeline(3), true, true));
+        assert!(parse_control_data("").is_err());
+    }
+
+    #[test]
+    fn a_server_is_up_when_its_own_pid_file_says_so() {
+        let dir = std::env::temp_dir().join(format!("pgherd-pidfile-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let write = |status| {
+            let text = format!("42\n/d\n1\n5432\n/s\n*\n 1 2\n{status}\n");
+            fs::write(dir.join("postmaster.pid"), text).unwrap();
+        };
+        for (status, pid, expected) in
+            [("ready   ", 42, true), ("starting", 42, false), ("ready   ", 43, false)]
+        {
+            write(status);
+            assert_eq!(accepts_connections(&dir, pid), expected, "{status} {pid}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

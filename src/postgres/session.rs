@@ -1,0 +1,185 @@
+//! Questions to our own server, as the superuser over its socket.
+
+use super::password;
+use crate::cluster::{Lsn, Timeline};
+use crate::layout::Layout;
+use crate::service::Listen;
+use crate::settings::{Secret, Settings};
+use std::error::Error;
+use std::time::Duration;
+use tokio_postgres::{Client, NoTls, Row};
+
+/// A server that is up answers within milliseconds; one that is short of everything, later.
+const CONNECT_AT_MOST: Duration = Duration::from_secs(30);
+
+/// A connection to one database.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+}
+
+/// A question that was not answered. The two kinds are kept apart: only the first ever says
+/// something about the server's health.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// Nobody answered, or not to us.
+    #[error("cannot connect to database {database} as {user}")]
+    Connect {
+        /// Which database.
+        database: String,
+        /// As whom.
+        user: String,
+        /// Why.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The server refused a statement.
+    #[error("cannot {doing}")]
+    Query {
+        /// What the statement was for.
+        doing: String,
+        /// The server's words.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// What a running server says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// It replays another server's WAL.
+    pub in_recovery: bool,
+    /// Written (a primary) or replayed (a standby) up to here.
+    pub lsn: Option<Lsn>,
+    /// The branch of history it writes or replays.
+    pub timeline: Timeline,
+}
+
+impl Session {
+    /// Connects as the superuser over the socket that belongs to `listen`.
+    pub async fn open(
+        settings: &Settings,
+        layout: &Layout,
+        listen: Listen,
+        database: &str,
+    ) -> Result<Session, SqlError> {
+        let directory = match listen {
+            Listen::Technical { .. } => &layout.technical_socket_dir,
+            Listen::Consumer { .. } => &layout.socket_dir,
+        };
+        let user = &settings.postgres.user;
+        let failed =
+            |source| SqlError::Connect { database: database.to_owned(), user: user.clone(), source };
+        let (client, connection) = tokio_postgres::Config::new()
+            .host_path(directory)
+            .port(listen.port())
+            .user(user)
+            // The socket asks for none, unless the operator's own rules do.
+            .password(settings.postgres.password.expose())
+            .dbname(database)
+            .application_name("pgherd")
+            .connect_timeout(CONNECT_AT_MOST)
+            // Nothing that an operator set for a role or database may change what we read.
+            .options("-c search_path=pg_catalog -c statement_timeout=0 -c log_statement=none")
+            .connect(NoTls)
+            .await
+            .map_err(failed)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to our own server ended");
+            }
+        });
+        Ok(Session { client })
+    }
+
+    /// Whether the connection is still of use.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Afterwards the login role exists and `password` is its password.
+    pub async fn ensure_role(&self, role: &str, password: &Secret) -> Result<(), SqlError> {
+        let name = identifier(role);
+        let rows = self
+            .rows(
+                &format!("look up role {role}"),
+                &format!("SELECT rolpassword FROM pg_authid WHERE rolname = {}", literal(role)),
+            )
+            .await?;
+        let verb = match rows.first().map(|row| row.get::<_, Option<String>>(0)) {
+            None => "CREATE",
+            Some(stored) if stored.is_some_and(|kept| password::matches(&kept, password)) => {
+                return Ok(());
+            }
+            Some(_) => "ALTER",
+        };
+        let verifier = password::verifier(password);
+        self.run(
+            &format!("set up role {role}"),
+            &format!("{verb} ROLE {name} LOGIN PASSWORD {}", literal(&verifier)),
+        )
+        .await
+    }
+
+    /// Afterwards the database exists. One that is there is left as it is.
+    pub async fn ensure_database(&self, name: &str) -> Result<(), SqlError> {
+        let known = format!("SELECT FROM pg_database WHERE datname = {}", literal(name));
+        if self.rows("list the databases", &known).await?.is_empty() {
+            let create = format!("CREATE DATABASE {}", identifier(name));
+            self.run(&format!("create database {name}"), &create).await?;
+        }
+        Ok(())
+    }
+
+    /// Role, position and timeline, in one cheap question.
+    pub async fn health(&self) -> Result<Health, SqlError> {
+        let rows = self
+            .rows(
+                "ask the server for its state",
+                "SELECT pg_is_in_recovery(), \
+                        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+                             ELSE pg_current_wal_lsn() END::text, \
+                        (SELECT timeline_id FROM pg_control_checkpoint())",
+            )
+            .await?;
+        let row = rows.first().expect("a SELECT without FROM has one row");
+        Ok(Health {
+            in_recovery: row.get(0),
+            lsn: row.get::<_, Option<&str>>(1).and_then(|text| text.parse().ok()),
+            timeline: Timeline(u32::try_from(row.get::<_, i32>(2)).unwrap_or_default()),
+        })
+    }
+
+    /// Runs statements that return nothing of interest. `doing` completes "cannot …".
+    pub async fn run(&self, doing: &str, statements: &str) -> Result<(), SqlError> {
+        self.client.batch_execute(statements).await.map_err(|error| query_error(doing, error))
+    }
+
+    /// The one boolean that `query` returns.
+    pub async fn is_true(&self, doing: &str, query: &str) -> Result<bool, SqlError> {
+        Ok(self.rows(doing, query).await?.first().is_some_and(|row| row.get(0)))
+    }
+
+    async fn rows(&self, doing: &str, query: &str) -> Result<Vec<Row>, SqlError> {
+        self.client.query(query, &[]).await.map_err(|error| query_error(doing, error))
+    }
+}
+
+/// tokio-postgres says "db error" and keeps the server's words in its source.
+fn query_error(doing: &str, error: tokio_postgres::Error) -> SqlError {
+    let source = match error.as_db_error() {
+        Some(words) => words.clone().into(),
+        None => error.into(),
+    };
+    SqlError::Query { doing: doing.to_owned(), source }
+}
+
+/// A name as SQL takes it.
+pub(crate) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as SQL takes it.
+pub(crate) fn literal(text: &str) -> String {
+    postgres_protocol::escape::escape_literal(text)
+}

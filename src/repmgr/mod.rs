@@ -1,0 +1,183 @@
+//! repmgr: its configuration, and one function for each subcommand that is used.
+
+use crate::cluster::{Address, NodeId};
+use crate::layout::Layout;
+use crate::settings::{Secret, Settings};
+use crate::system::account::Account;
+use crate::system::child::{Program, ProgramError};
+use crate::system::files::{FileError, ensure_directory, ensure_file};
+use askama::Template;
+use std::path::Path;
+use std::time::Duration;
+
+/// It talks to two databases and copies nothing.
+const REGISTER_AT_MOST: Duration = Duration::from_secs(60);
+/// How long a peer that does not answer holds up whoever asks it. libpq's minimum is 2.
+const CONNECT_TIMEOUT_S: u32 = 2;
+
+/// Who this node is to the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Kept once given.
+    pub id: NodeId,
+    /// `REPMGR_NODE_NAME`.
+    pub name: String,
+    /// Where the others, and consumers, find it.
+    pub address: Address,
+}
+
+#[derive(Template)]
+#[template(path = "conf/repmgr.conf", escape = "none")]
+struct RepmgrConf {
+    node_id: u32,
+    node_name: String,
+    conninfo: String,
+    data_directory: String,
+    pg_bindir: String,
+    location: String,
+    priority: u32,
+}
+
+/// Afterwards repmgr's configuration and password file are those that the settings ask for.
+pub fn write_conf(
+    settings: &Settings,
+    layout: &Layout,
+    identity: &Identity,
+    account: &Account,
+) -> Result<(), FileError> {
+    let repmgr = &settings.repmgr;
+    let passwords = [
+        ("repmgr", &repmgr.password),
+        ("repmgr_streaming", &repmgr.streaming_password),
+    ];
+    ensure_file(&layout.postgres_passfile, &passfile(&passwords), 0o600, account)?;
+    ensure_directory(&repmgr.config_dir, 0o1777, account)?;
+    let text = conf(settings, layout, identity, &conninfo(layout, &identity.address));
+    ensure_file(&layout.repmgr_conf, &text, 0o644, account)?;
+    Ok(())
+}
+
+/// `repmgr primary register`, over the technical socket: `conninfo` in its configuration is both
+/// where it connects and what it records, and nobody listens on the latter yet.
+/// [`recorded_address_sql`] puts the record right.
+pub async fn register_primary(
+    settings: &Settings,
+    layout: &Layout,
+    identity: &Identity,
+    account: &Account,
+    socket_dir: &Path,
+    port: u16,
+) -> Result<(), RegisterError> {
+    let here = Address { host: socket_dir.display().to_string(), port };
+    let text = conf(settings, layout, identity, &conninfo(layout, &here));
+    ensure_file(&layout.technical_repmgr_conf, &text, 0o600, account)?;
+    Program::new(layout.program("repmgr"))
+        .account(account)
+        .arg("-f")
+        .arg(&layout.technical_repmgr_conf)
+        .args(["primary", "register", "--force"])
+        .current_dir("/")
+        .output(REGISTER_AT_MOST)
+        .await?;
+    Ok(())
+}
+
+/// Why this node could not be registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// repmgr failed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// Its configuration could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Whether repmgr's record of this node is up to date: one row, one boolean.
+pub fn is_recorded_sql(settings: &Settings, layout: &Layout, identity: &Identity) -> String {
+    format!(
+        "SELECT EXISTS (SELECT FROM repmgr.nodes WHERE node_id = {} AND node_name = {} \
+         AND active AND type = 'primary' AND conninfo = {} AND config_file = {} \
+         AND priority = {} AND location = {})",
+        identity.id,
+        sql(&identity.name),
+        sql(&conninfo(layout, &identity.address)),
+        sql(&layout.repmgr_conf.display().to_string()),
+        settings.repmgr.priority,
+        sql(&settings.repmgr.location),
+    )
+}
+
+/// Makes the record of this node name the address and the file that are good once consumers
+/// are served.
+pub fn recorded_address_sql(layout: &Layout, identity: &Identity) -> String {
+    format!(
+        "UPDATE repmgr.nodes SET conninfo = {}, config_file = {} WHERE node_id = {}",
+        sql(&conninfo(layout, &identity.address)),
+        sql(&layout.repmgr_conf.display().to_string()),
+        identity.id,
+    )
+}
+
+/// repmgr's daemon, in the foreground.
+pub fn daemon(layout: &Layout, account: &Account) -> Program {
+    Program::new(layout.program("repmgrd"))
+        .account(account)
+        .arg("-f")
+        .arg(&layout.repmgr_conf)
+        // A pid file outlives the container's processes, and a pid is soon somebody else's.
+        .args(["--daemonize=false", "--no-pid-file"])
+        .current_dir("/")
+}
+
+/// How repmgr reaches a node. No password: this ends in `repmgr.nodes` and on command lines.
+fn conninfo(layout: &Layout, at: &Address) -> String {
+    format!(
+        "host={} port={} user=repmgr dbname=repmgr connect_timeout={CONNECT_TIMEOUT_S} passfile={}",
+        at.host,
+        at.port,
+        layout.postgres_passfile.display()
+    )
+}
+
+fn conf(settings: &Settings, layout: &Layout, identity: &Identity, conninfo: &str) -> String {
+    let conf = RepmgrConf {
+        node_id: identity.id.0,
+        node_name: quoted(&identity.name),
+        conninfo: quoted(conninfo),
+        data_directory: quoted(&layout.pgdata.display().to_string()),
+        pg_bindir: quoted(&layout.bin_dir.display().to_string()),
+        location: quoted(&settings.repmgr.location),
+        priority: settings.repmgr.priority,
+    };
+    conf.render().expect("the template has no fallible parts")
+}
+
+/// A value as repmgr.conf takes it (its `configfile-scan.l`: single quotes doubled).
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn sql(text: &str) -> String {
+    postgres_protocol::escape::escape_literal(text)
+}
+
+/// libpq's password file: a line for each role, good for any host and database.
+pub fn passfile(passwords: &[(&str, &Secret)]) -> String {
+    let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    passwords
+        .iter()
+        .map(|(role, password)| format!("*:*:*:{role}:{}\n", escaped(password.expose())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_file_takes_any_character() {
+        let line = passfile(&[("repmgr", &"a:b\\c d'\"é".into())]);
+        assert_eq!(line, "*:*:*:repmgr:a\\:b\\\\c d'\"é\n");
+    }
+}

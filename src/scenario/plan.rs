@@ -1,0 +1,65 @@
+//! A scenario written out: numbered stages, each with its steps.
+
+use super::{Scenario, Step};
+use serde::Serialize;
+use std::borrow::Cow;
+use std::fmt;
+
+/// What will be done, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The section this plan writes out.
+    #[serde(flatten)]
+    pub scenario: Scenario,
+    /// In order; a stage begins when the one before it is complete.
+    pub stages: Vec<Stage>,
+}
+
+/// One numbered line of the scenario document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stage {
+    /// The document's own words, with the port that is in force. Log, dashboard and
+    /// `pgherd plan` show them.
+    pub title: Cow<'static, str>,
+    /// What this line takes. May be empty: the document has lines that only check.
+    pub steps: Vec<Step>,
+}
+
+pub(super) fn stage(
+    title: impl Into<Cow<'static, str>>,
+    steps: impl IntoIterator<Item = Step>,
+) -> Stage {
+    Stage { title: title.into(), steps: steps.into_iter().collect() }
+}
+
+impl Plan {
+    /// Number of steps in all stages.
+    pub fn step_count(&self) -> usize {
+        self.stages.iter().map(|stage| stage.steps.len()).sum()
+    }
+}
+
+impl Scenario {
+    /// The section's title in the scenario document.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Scenario::PrimaryFirstStart { .. } => "Master is started for the first time",
+            Scenario::PrimaryRestart => "Master is restarted but still is the master",
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.scenario.title())?;
+        let mut step_number = 0;
+        for (number, stage) in (1..).zip(&self.stages) {
+            writeln!(f, "{number:>4}. {}", stage.title)?;
+            for step in &stage.steps {
+                step_number += 1;
+                writeln!(f, "      {step_number:>2}) {step}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! One container at a time on a volume.
+//!
+//! Two containers on one volume are both PID 1 in a namespace of their own, so Postgres' own
+//! check of `postmaster.pid` takes the other one for itself and both write (tried; also
+//! docker-library/postgres#171). `flock` works across containers on one kernel and is released
+//! by the kernel when the last process that holds the descriptor is gone. Postgres inherits it,
+//! so the volume stays locked as long as anything is left that can write to it, pgherd alive or
+//! not. What it does not see: two hosts on one network file system without lock support.
+
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+/// Held for the life of the container.
+#[derive(Debug)]
+pub struct VolumeLock {
+    locks: Vec<Flock<File>>,
+}
+
+/// Why the volume is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody holds it.
+    #[error(
+        "{} is in use by another container ({holder}); stop that one first, or give this one a \
+         volume of its own", .path.display()
+    )]
+    Held {
+        /// The lock file or directory.
+        path: PathBuf,
+        /// What the holder wrote about itself.
+        holder: String,
+    },
+    /// The file cannot be made or locked.
+    #[error("cannot lock {}", .path.display())]
+    Unusable {
+        /// The lock file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl VolumeLock {
+    /// Locks `file`, which is made if need be and names `holder` afterwards, and the data
+    /// directory itself where it exists: it may be on another volume than the file.
+    pub fn acquire(file: &Path, holder: &str, pgdata: &Path) -> Result<Self, LockError> {
+        let unusable = |path: &Path| {
+            let path = path.to_owned();
+            move |source| LockError::Unusable { path, source }
+        };
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(file)
+            .map_err(unusable(file))?;
+        let mut lock = flock(opened, file)?;
+        lock.set_len(0).map_err(unusable(file))?;
+        lock.rewind().map_err(unusable(file))?;
+        lock.write_all(holder.as_bytes()).map_err(unusable(file))?;
+
+        let mut locks = vec![lock];
+        if pgdata.is_dir() {
+            let directory = File::open(pgdata).map_err(unusable(pgdata))?;
+            locks.push(flock(directory, pgdata)?);
+        }
+        Ok(VolumeLock { locks })
+    }
+
+    /// What Postgres must inherit.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.locks.iter().map(AsFd::as_fd)
+    }
+}
+
+fn flock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => {
+            let mut holder = String::new();
+            let _ = file.by_ref().take(256).read_to_string(&mut holder); // A directory has none.
+            let holder = holder.trim();
+            let holder = if holder.is_empty() { "it left no name" } else { holder };
+            LockError::Held { path: path.to_owned(), holder: holder.to_owned() }
+        }
+        _ => LockError::Unusable { path: path.to_owned(), source: errno.into() },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_told_who_has_it() {
+        let dir = std::env::temp_dir().join(format!("pgherd-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("lock");
+        let first = VolumeLock::acquire(&file, "node1 in container abc", &dir).unwrap();
+        let refused = VolumeLock::acquire(&file, "node2", &dir).unwrap_err();
+        assert!(refused.to_string().contains("node1 in container abc"), "{refused}");
+        drop(first);
+        VolumeLock::acquire(&file, "node2", &dir).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
