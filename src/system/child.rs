@@ -7,45 +7,34 @@
 //! Arguments never hold passwords, `ps` shows them; errors never show the
 //! environment.
 
+mod process;
+mod words;
+
+pub use process::Running;
+pub use words::{CAPTURED_BYTES_MAX, LAST_WORDS_LINES_MAX};
+
 use super::account::Account;
-use super::output::{OutputHandle, Stream, Tag, read_to_end};
+use super::output::{OutputHandle, Stream, Tag};
 use super::signals;
-use nix::errno::Errno;
 use nix::fcntl::{self, FcntlArg, FdFlag, OFlag};
 use nix::libc::{self, c_int};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{self, Mode};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{self, Gid, Pid, Uid};
-use std::collections::VecDeque;
+use nix::unistd::{self, Gid, Uid};
+use process::{GroupKilledOnDrop, Process};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWriteExt};
-use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout};
-
-/// The most that is kept of a tool's output, for each of the two streams.
-pub const CAPTURED_BYTES_MAX: usize = 1 << 20;
-
-/// So many lines of standard error are kept to explain a failure.
-pub const LAST_WORDS_LINES_MAX: usize = 10;
-
-/// A line of the last words is cut at so many bytes.
-const LAST_WORDS_LINE_BYTES_MAX: usize = 1 << 10;
-
-/// How long a tool past its limit has to end after SIGTERM.
-const TERM_GRACE: Duration = Duration::from_secs(3);
+use tokio::time::timeout;
+use words::{Captured, Keep, LastWords, SharedLastWords};
 
 /// How long after a child's end its output is waited for. Usually it is there
 /// at once; but whoever inherited the pipe may keep it open for ever.
@@ -104,6 +93,17 @@ pub enum ProgramError {
 
 fn said(last_words: &[String]) -> String {
     if last_words.is_empty() { String::new() } else { format!(": {}", last_words.join("; ")) }
+}
+
+fn succeeded(
+    program: String,
+    status: ExitStatus,
+    last_words: impl FnOnce() -> Vec<String>,
+) -> Result<(), ProgramError> {
+    if status.success() {
+        return Ok(());
+    }
+    Err(ProgramError::Failed { program, status, last_words: last_words() })
 }
 
 /// What a tool said, and how it ended.
@@ -216,46 +216,55 @@ impl Program {
         self
     }
 
-    /// Runs it to its end, which must be a success within `at_most`. Past that
-    /// its process group gets SIGTERM and soon SIGKILL. Dropping the future
-    /// kills the group.
+    /// Runs it to its end, which must be a success within `at_most`, and returns
+    /// what it said. Past its limit its process group gets SIGTERM and soon
+    /// SIGKILL. Dropping the future kills the group.
     pub async fn output(self, at_most: Duration) -> Result<Output, ProgramError> {
         let program = self.name.clone();
         let output = self.outcome(at_most).await?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        let last_words = last_words_of(&output.stderr, &output.stdout);
-        Err(ProgramError::Failed { program, status: output.status, last_words })
+        let last_words = || LastWords::of(&output.stderr, &output.stdout);
+        succeeded(program, output.status, last_words)?;
+        Ok(output)
     }
 
-    /// As [`Program::output`], for tools whose exit status is an answer: any is
-    /// fine.
+    /// As [`Program::output`], for tools whose exit status is an answer: any
+    /// will do.
     pub async fn outcome(self, at_most: Duration) -> Result<Output, ProgramError> {
         let program = self.name.clone();
         let Spawned { process, stdout, stderr } = self.spawn()?;
-        let group = GroupKilledOnDrop(process);
-        let stdout = Captured::start(stdout, Keep::Head);
-        let stderr = Captured::start(stderr, Keep::Tail);
-
-        let status = timeout(at_most, group.0.ended()).await;
-        if status.is_err() {
-            group.0.end_group().await;
-        }
-        let _ = timeout(DRAIN_AT_MOST, async { tokio::join!(stdout.done, stderr.done) }).await;
-        let (stdout, stderr) = (take(&stdout.buffer), take(&stderr.buffer));
-        let overflown = stdout.overflown;
-        let (stdout, stderr) = (Vec::from(stdout.bytes), Vec::from(stderr.bytes));
+        let (stdout, out_read) = Captured::start(stdout, Keep::Head);
+        let (stderr, err_read) = Captured::start(stderr, Keep::Tail);
+        let status = ended_within(at_most, process, (out_read, err_read)).await;
+        let (overflown, stdout, stderr) = (stdout.is_overflown(), stdout.take(), stderr.take());
         match status {
-            Err(_) => {
-                let last_words = last_words_of(&stderr, &stdout);
+            None => {
+                let last_words = LastWords::of(&stderr, &stdout);
                 Err(ProgramError::TimedOut { program, at_most, last_words })
             }
-            Ok(_) if overflown => Err(ProgramError::TooMuchOutput { program }),
-            Ok(status) => {
+            Some(_) if overflown => Err(ProgramError::TooMuchOutput { program }),
+            Some(status) => {
                 tracing::debug!(%program, %status, "tool ended");
                 Ok(Output { status, stdout, stderr })
             }
+        }
+    }
+
+    /// As [`Program::output`], for tools that people want to watch: its lines go
+    /// to `output`, tagged, as they come.
+    pub async fn run(
+        self,
+        tag: Tag,
+        output: &OutputHandle,
+        at_most: Duration,
+    ) -> Result<(), ProgramError> {
+        let program = self.name.clone();
+        let Spawned { process, stdout, stderr } = self.spawn()?;
+        let (last_words, pumps) = pump(tag, output, stdout, stderr);
+        match ended_within(at_most, process, pumps).await {
+            None => {
+                Err(ProgramError::TimedOut { program, at_most, last_words: last_words.lines() })
+            }
+            Some(status) => succeeded(program, status, || last_words.lines()),
         }
     }
 
@@ -264,23 +273,8 @@ impl Program {
     /// Postgres by accident.
     pub fn start(self, tag: Tag, output: &OutputHandle) -> Result<Running, ProgramError> {
         let Spawned { process, stdout, stderr } = self.spawn()?;
-        let (process, last_words) = (Arc::new(process), Arc::<Mutex<LastWords>>::default());
-        let pumps = {
-            let last_words = Arc::clone(&last_words);
-            let keep = move |line: &[u8]| lock(&last_words).push(line);
-            let stdout = output.clone().pump(tag.clone(), Stream::Stdout, stdout, |_| {});
-            let stderr = output.clone().pump(tag, Stream::Stderr, stderr, keep);
-            (tokio::spawn(stdout), tokio::spawn(stderr))
-        };
-        let (ended, status) = watch::channel(None);
-        let waited_for = Arc::clone(&process);
-        tokio::spawn(async move {
-            let status = waited_for.ended().await;
-            // Given up or not, the pumps read on: see the law of `output`.
-            let _ = timeout(DRAIN_AT_MOST, async { tokio::join!(pumps.0, pumps.1) }).await;
-            let _ = ended.send(Some(status));
-        });
-        Ok(Running { process, status, last_words })
+        let (last_words, pumps) = pump(tag, output, stdout, stderr);
+        Ok(Running::new(process, pumps, last_words))
     }
 
     fn spawn(mut self) -> Result<Spawned, ProgramError> {
@@ -317,7 +311,7 @@ impl Program {
             })
         })?;
 
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(unistd::Pid::from_raw);
         let pid = pid.expect("a child not waited for has a pid, which fits");
         let stdout = child.stdout.take().expect("piped above");
         let stderr = child.stderr.take().expect("piped above");
@@ -325,8 +319,7 @@ impl Program {
             // It may end without having read everything; then that is its answer.
             tokio::spawn(async move { stdin.write_all(&input).await });
         }
-        let process = Process { pid, child: Mutex::new(child) };
-        Ok(Spawned { process, stdout, stderr })
+        Ok(Spawned { process: Process::new(pid, child), stdout, stderr })
     }
 }
 
@@ -339,8 +332,41 @@ impl fmt::Debug for Program {
 
 struct Spawned {
     process: Process,
-    stdout: tokio::process::ChildStdout,
-    stderr: tokio::process::ChildStderr,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+}
+
+/// The two tasks that read a child's streams. They read on when nobody waits for
+/// them any more, or the next write of whoever holds the pipe would fail.
+type Readers = (JoinHandle<()>, JoinHandle<()>);
+
+fn pump(
+    tag: Tag,
+    output: &OutputHandle,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+) -> (SharedLastWords, Readers) {
+    let last_words = SharedLastWords::default();
+    let seen = last_words.clone();
+    let stdout = output.clone().pump(tag.clone(), Stream::Stdout, stdout, |_| {});
+    let stderr = output.clone().pump(tag, Stream::Stderr, stderr, move |line| seen.push(line));
+    (last_words, (tokio::spawn(stdout), tokio::spawn(stderr)))
+}
+
+/// Waits for the end of `process`, which is brought about after `at_most`, and
+/// for its last lines. `None` if it had to be ended.
+async fn ended_within(at_most: Duration, process: Process, readers: Readers) -> Option<ExitStatus> {
+    let group = GroupKilledOnDrop(process);
+    let status = timeout(at_most, group.0.ended()).await.ok();
+    if status.is_none() {
+        group.0.end_group().await;
+    }
+    drained(readers).await;
+    status
+}
+
+async fn drained(readers: Readers) {
+    let _ = timeout(DRAIN_AT_MOST, async { tokio::join!(readers.0, readers.1) }).await;
 }
 
 /// What the child does between `fork` and `exec`. All of it is prepared before,
@@ -394,204 +420,4 @@ fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> nix::Result<()> {
 fn raised_oom_score_adj(at_least: i32) -> Option<String> {
     let ours: i32 = fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
     (ours < at_least).then(|| at_least.to_string())
-}
-
-/// A child that is ours to wait for.
-///
-/// The lock makes waiting and signalling exclude each other: as long as the
-/// child is not reaped its number is its own.
-struct Process {
-    pid: Pid,
-    child: Mutex<Child>,
-}
-
-impl Process {
-    async fn ended(&self) -> ExitStatus {
-        let status = poll_fn(|context| {
-            let mut child = self.child();
-            pin!(child.wait()).poll(context)
-        });
-        status.await.expect("nobody else waits for our children")
-    }
-
-    /// Fails with ESRCH if it has ended.
-    fn signal(&self, signal: Signal) -> io::Result<()> {
-        self.signal_to(self.pid, signal)
-    }
-
-    /// As `signal`, for the whole group, which must still have its leader.
-    fn signal_group(&self, signal: Signal) -> io::Result<()> {
-        self.signal_to(Pid::from_raw(-self.pid.as_raw()), signal)
-    }
-
-    fn signal_to(&self, to: Pid, signal: Signal) -> io::Result<()> {
-        match self.child().id() {
-            Some(_) => Ok(signals::send(to, signal as c_int)?),
-            None => Err(Errno::ESRCH.into()),
-        }
-    }
-
-    /// Ends all processes of the group, and reaps the leader.
-    async fn end_group(&self) {
-        let _ = self.signal_group(Signal::SIGTERM);
-        // Looked at, not reaped: a zombie still keeps the group's number.
-        let mut look = interval(Duration::from_millis(20));
-        let _ = timeout(TERM_GRACE, async {
-            while self.is_alive() {
-                look.tick().await;
-            }
-        })
-        .await;
-        let _ = self.signal_group(Signal::SIGKILL);
-        // Stuck in the kernel, say on a dead disk, it may outlive even that.
-        let _ = timeout(TERM_GRACE, self.ended()).await;
-    }
-
-    fn is_alive(&self) -> bool {
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        matches!(waitid(Id::Pid(self.pid), look), Ok(WaitStatus::StillAlive))
-    }
-
-    fn child(&self) -> MutexGuard<'_, Child> {
-        lock(&self.child)
-    }
-}
-
-/// Leaves nothing behind of a tool whose caller has lost interest.
-struct GroupKilledOnDrop(Process);
-
-impl Drop for GroupKilledOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.signal_group(Signal::SIGKILL); // ESRCH: it has ended
-    }
-}
-
-/// A started program. Clones are the same: one task may wait while another
-/// signals.
-#[derive(Clone)]
-pub struct Running {
-    process: Arc<Process>,
-    status: watch::Receiver<Option<ExitStatus>>,
-    last_words: Arc<Mutex<LastWords>>,
-}
-
-impl Running {
-    /// Its process id, which is also its group's. For display: to signal it
-    /// use [`Running::signal`], which cannot hit another by mistake.
-    pub fn pid(&self) -> Pid {
-        self.process.pid
-    }
-
-    /// Waits for its end. By then its last lines are in the output and in
-    /// [`Running::last_words`], unless someone else still holds its pipes.
-    pub async fn wait(&self) -> ExitStatus {
-        let mut status = self.status.clone();
-        let ended = status.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-        ended.expect("the task that waits tells the status before it ends")
-    }
-
-    /// Its exit status, if it has ended.
-    pub fn exited(&self) -> Option<ExitStatus> {
-        *self.status.borrow()
-    }
-
-    /// Signals it, and not its children. ESRCH if it has ended.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        self.process.signal(signal)
-    }
-
-    /// Signals it and all it started that stayed in its group. Not for
-    /// Postgres, which manages its own children. ESRCH if it has ended.
-    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
-        self.process.signal_group(signal)
-    }
-
-    /// The last lines of its standard error, at most [`LAST_WORDS_LINES_MAX`].
-    pub fn last_words(&self) -> Vec<String> {
-        lock(&self.last_words).0.iter().cloned().collect()
-    }
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Running({})", self.process.pid)
-    }
-}
-
-#[derive(Default)]
-struct LastWords(VecDeque<String>);
-
-impl LastWords {
-    fn push(&mut self, line: &[u8]) {
-        let line = &line[..line.len().min(LAST_WORDS_LINE_BYTES_MAX)];
-        let text = String::from_utf8_lossy(line);
-        let text = text.trim_end();
-        if !text.is_empty() {
-            if self.0.len() == LAST_WORDS_LINES_MAX {
-                self.0.pop_front();
-            }
-            self.0.push_back(text.to_owned());
-        }
-    }
-}
-
-/// Of standard error, or, for tools that complain there, of standard output.
-fn last_words_of(stderr: &[u8], stdout: &[u8]) -> Vec<String> {
-    let of = |bytes: &[u8]| {
-        let mut words = LastWords::default();
-        bytes.split(|&byte| byte == b'\n').for_each(|line| words.push(line));
-        Vec::from(words.0)
-    };
-    Some(of(stderr)).filter(|words| !words.is_empty()).unwrap_or_else(|| of(stdout))
-}
-
-/// A tool's stream, read in the background until its end.
-struct Captured {
-    buffer: Arc<Mutex<Capture>>,
-    done: JoinHandle<()>,
-}
-
-/// What to keep when there is more than can be kept.
-#[derive(Clone, Copy)]
-enum Keep {
-    Head,
-    Tail,
-}
-
-#[derive(Default)]
-struct Capture {
-    bytes: VecDeque<u8>,
-    overflown: bool,
-}
-
-impl Captured {
-    fn start(mut pipe: impl AsyncRead + Unpin + Send + 'static, keep: Keep) -> Self {
-        let buffer = Arc::<Mutex<Capture>>::default();
-        let filled = Arc::clone(&buffer);
-        let done = tokio::spawn(async move {
-            read_to_end(&mut pipe, |bytes| lock(&filled).push(bytes, keep)).await;
-        });
-        Captured { buffer, done }
-    }
-}
-
-impl Capture {
-    fn push(&mut self, bytes: &[u8], keep: Keep) {
-        self.bytes.extend(bytes);
-        if let Some(excess) = self.bytes.len().checked_sub(CAPTURED_BYTES_MAX).filter(|n| *n > 0) {
-            self.overflown = true;
-            match keep {
-                Keep::Head => self.bytes.truncate(CAPTURED_BYTES_MAX),
-                Keep::Tail => drop(self.bytes.drain(..excess)),
-            }
-        }
-    }
-}
-
-fn take(buffer: &Mutex<Capture>) -> Capture {
-    std::mem::take(&mut lock(buffer))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nothing panics while it holds this")
 }

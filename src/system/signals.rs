@@ -6,9 +6,15 @@
 //! all functions here are, and none allocates.
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc::{self, c_int};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::unistd::Pid;
+use nix::unistd::{self, Pid};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// Every signal number of this system. glibc keeps 32 and 33 to itself; the
 /// functions below do nothing for them.
@@ -65,4 +71,59 @@ pub fn held_back<T>(fork: impl FnOnce() -> T) -> T {
         let _ = before.thread_set_mask(); // fails only for a bad `how`
     }
     result
+}
+
+/// The signals sent to this process, in the order of their arrival.
+///
+/// `signal_hook`'s own iterator gives them by number: of a SIGTSTP and a SIGCONT
+/// that came in this order, the SIGTSTP would be last. Here its handlers write
+/// each to a pipe, as one byte.
+#[derive(Debug)]
+pub struct Caught {
+    pipe: OwnedFd,
+}
+
+impl Caught {
+    /// Catches `signals` from now on, for the rest of this process's life,
+    /// whether or not they were blocked or ignored before.
+    pub fn start(signals: impl IntoIterator<Item = c_int>) -> io::Result<Self> {
+        let (pipe, handlers_end) = unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let handlers_end = Arc::new(handlers_end);
+        for signal in signals {
+            write_when_caught(signal, Arc::clone(&handlers_end))?;
+        }
+        SigSet::empty().thread_set_mask()?;
+        Ok(Caught { pipe })
+    }
+
+    /// The next signal; waits for it, until `deadline` if there is one.
+    pub fn next(&self, deadline: Option<Instant>) -> Option<c_int> {
+        loop {
+            let mut signal = [0];
+            // EAGAIN: none is there. EINTR is the handler of one that now is.
+            if unistd::read(&self.pipe, &mut signal) == Ok(1) {
+                return Some(c_int::from(signal[0]));
+            }
+            let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+                None => PollTimeout::NONE,
+                Some(left) if left.is_zero() => return None,
+                // Rounded up, or the last millisecond would be spent spinning.
+                Some(left) => i32::try_from(left.as_millis() + 1)
+                    .ok()
+                    .and_then(|millis| PollTimeout::try_from(millis).ok())
+                    .unwrap_or(PollTimeout::MAX),
+            };
+            let _ = poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], timeout);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "signal_hook cannot know what a handler does")]
+fn write_when_caught(signal: c_int, pipe: Arc<OwnedFd>) -> io::Result<()> {
+    let number = [u8::try_from(signal).map_err(io::Error::other)?];
+    // The pipe is full after 65,536 signals that nobody took; more are lost.
+    let handler = move || _ = unistd::write(&pipe, &number);
+    // SAFETY: the handler makes one write(2), which is async-signal-safe, and
+    // does not allocate, free or lock.
+    unsafe { signal_hook::low_level::register(signal, handler) }.map(drop)
 }
