@@ -226,7 +226,11 @@ impl Hands {
         Ok(())
     }
 
-    async fn start_postgres(&self, listen: Listen, durability: Durability) -> Result<(), StepError> {
+    async fn start_postgres(
+        &self,
+        listen: Listen,
+        durability: Durability,
+    ) -> Result<(), StepError> {
         let Hands { settings, layout, postgres: account, .. } = self;
         postgres::leftovers::ensure_none(&layout.pgdata).await?;
         let mut server = postgres::server(layout, account, &self.flags, listen, durability);
@@ -335,7 +339,9 @@ fn oom_variables(settings: &Settings) -> [(&'static str, String); 2] {
 /// Children inherit the container's environment, for archive commands and the like, without
 /// what only we need.
 fn without_secrets(program: Program) -> Program {
-    crate::settings::secret_variables().iter().fold(program, |program, name| program.env_remove(name))
+    crate::settings::secret_variables()
+        .iter()
+        .fold(program, |program, name| program.env_remove(name))
 }
 
 /// The file that keeps the node's id.

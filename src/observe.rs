@@ -116,7 +116,8 @@ async fn situation(
     };
     let mounted_elsewhere = || {
         let candidates = layout::pgdata_candidates(settings, layout.major);
-        let others = candidates.into_iter().skip(1).filter(|path| *path != settings.postgres.data_dir);
+        let others =
+            candidates.into_iter().skip(1).filter(|path| *path != settings.postgres.data_dir);
         others.into_iter().find(|path| files::is_mount_point(path) && !pgdata.starts_with(path))
     };
     let backups = barman::backup_directory(settings);
@@ -178,7 +179,9 @@ fn foreign_or_empty(pgdata: &Path) -> DataDirectory {
 
 /// The first of these directories, or of their parents where they are not there yet, that we may
 /// not write to.
-fn not_writable<'a>(directories: impl IntoIterator<Item = &'a PathBuf>) -> Option<(PathBuf, String)> {
+fn not_writable<'a>(
+    directories: impl IntoIterator<Item = &'a PathBuf>,
+) -> Option<(PathBuf, String)> {
     directories.into_iter().find_map(|directory| {
         let there = directory.ancestors().find(|path| path.exists())?;
         let refused = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
@@ -187,10 +190,8 @@ fn not_writable<'a>(directories: impl IntoIterator<Item = &'a PathBuf>) -> Optio
 }
 
 fn ports_in_use(settings: &Settings) -> Vec<PortInUse> {
-    let ours = [
-        (settings.postgres.port, "POSTGRES_PORT"),
-        (settings.herd.http_port, "PGHERD_HTTP_PORT"),
-    ];
+    let ours =
+        [(settings.postgres.port, "POSTGRES_PORT"), (settings.herd.http_port, "PGHERD_HTTP_PORT")];
     let taken = |port| {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
             .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
@@ -198,4 +199,3 @@ fn ports_in_use(settings: &Settings) -> Vec<PortInUse> {
     let found = ours.into_iter().filter(|(port, _)| taken(*port));
     found.map(|(port, variable)| PortInUse { port, variable }).collect()
 }
-

@@ -104,7 +104,7 @@ impl Supervisor {
             running
         };
         let pid = running.pid().as_raw();
-        let ready = async || match running.exited() {
+        let ready = || match running.exited() {
             Some(status) => Some(Err(status)),
             None => accepts_connections(pid).then_some(Ok(())),
         };
@@ -169,7 +169,11 @@ impl Supervisor {
 
     /// Afterwards the helper runs, and is started again whenever it ends. Asked twice, it is
     /// kept once.
-    pub fn keep(self: &Arc<Self>, name: ServiceName, program: impl Fn() -> Program + Send + 'static) {
+    pub fn keep(
+        self: &Arc<Self>,
+        name: ServiceName,
+        program: impl Fn() -> Program + Send + 'static,
+    ) {
         let mut table = self.table();
         if table.closing || table.helpers.contains_key(&name) {
             return;
@@ -239,7 +243,10 @@ impl Supervisor {
             if let Some(running) = helper.running {
                 let _ = running.signal_group(Signal::SIGTERM); // ESRCH: it has ended.
                 if tokio::time::timeout(HELPER_STOP_AT_MOST, running.wait()).await.is_err() {
-                    warn!("{name} did not end within {} s of SIGTERM and is killed", HELPER_STOP_AT_MOST.as_secs());
+                    warn!(
+                        "{name} did not end within {} s of SIGTERM and is killed",
+                        HELPER_STOP_AT_MOST.as_secs()
+                    );
                     let _ = running.signal_group(Signal::SIGKILL);
                 }
             }

@@ -2,12 +2,13 @@
 
 use super::run::format;
 use crate::settings::Settings;
-use crate::system::output::{Format, OutputHandle, utc_now};
+use crate::system::output::{Format, OutputHandle};
 use std::fmt::{self, Write};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -48,7 +49,9 @@ where
     ) -> fmt::Result {
         let mut message = Message(String::new());
         event.record(&mut message);
-        let (time, level) = (utc_now(), event.metadata().level());
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let level = event.metadata().level();
         match self.0 {
             Format::Text => writeln!(writer, "{time} {level:<5} {}", message.0),
             Format::Json => {

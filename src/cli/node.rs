@@ -95,10 +95,13 @@ async fn start(
     }
     let unsafe_flags = conf::unsafe_settings(&settings, &conf::of_flags(&flags));
     if !unsafe_flags.is_empty() {
-        return Err(NotStarted::BadSettings(unsafe_flags.iter().map(ToString::to_string).collect()));
+        return Err(NotStarted::BadSettings(
+            unsafe_flags.iter().map(ToString::to_string).collect(),
+        ));
     }
 
-    let observed = observe::observe(&settings, Ports::Try).await.map_err(|error| refused(&error))?;
+    let observed =
+        observe::observe(&settings, Ports::Try).await.map_err(|error| refused(&error))?;
     let Observed { layout, identity, means, postgres, barman, ourselves, situation } = observed;
     if let Some((directory, reason)) = situation.not_writable.clone() {
         let expected = situation.postgres_uid;
@@ -143,11 +146,8 @@ fn lock(
     let state_dir = layout::state_dir(settings);
     ensure_directory(&state_dir, 0o700, postgres).map_err(|error| refused(&error))?;
     let host = nix::unistd::gethostname().unwrap_or_default();
-    let holder = format!(
-        "node {} in container {}",
-        settings.repmgr.node_name,
-        host.to_string_lossy()
-    );
+    let holder =
+        format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());
     VolumeLock::acquire(&state_dir.join("lock"), &holder, pgdata).map_err(|error| refused(&error))
 }
 
@@ -179,7 +179,9 @@ fn barman_log(path: &Path, barman: &crate::system::account::Account, output: &Ou
             let tag = Tag::from("barman");
             tokio::spawn(output.pump(tag, Stream::Stderr, pipe, |_| {}));
         }
-        Err(error) => warn!("barman's jobs are not logged: cannot make {}: {error}", path.display()),
+        Err(error) => {
+            warn!("barman's jobs are not logged: cannot make {}: {error}", path.display())
+        }
     }
 }
 

@@ -14,4 +14,3 @@ pub struct ControlData {
     /// Data pages have checksums.
     pub checksums: bool,
 }
-

@@ -15,6 +15,9 @@ pub struct NodeId(u32);
 pub struct ParseNodeIdError(String);
 
 impl NodeId {
+    /// What a cluster's first node gets when neither its name nor the operator says.
+    pub const FIRST: NodeId = NodeId(1);
+
     /// The number itself, as repmgr writes it.
     pub fn get(self) -> u32 {
         self.0

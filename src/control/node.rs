@@ -277,9 +277,8 @@ impl Node {
 async fn ask(hands: &Hands, kept: &mut Option<Session>) -> Result<Health, SqlError> {
     if kept.as_ref().is_none_or(Session::is_closed) {
         let listen = hands.supervisor.listening();
-        let listen = listen.unwrap_or(crate::service::Listen::Consumer {
-            port: hands.settings.postgres.port,
-        });
+        let listen = listen
+            .unwrap_or(crate::service::Listen::Consumer { port: hands.settings.postgres.port });
         *kept = Some(Session::open(&hands.settings, &hands.layout, listen, "postgres").await?);
     }
     let Some(session) = kept else { unreachable!("opened above") };
@@ -363,13 +362,14 @@ fn say(failed: &PlanError) {
 
 /// An error with its causes, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
     let mut text = error.to_string();
-    for cause in causes {
-        let cause = cause.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
         }
+        cause = inner.source();
     }
     text
 }

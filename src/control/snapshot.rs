@@ -95,12 +95,7 @@ pub struct RunningScenario {
 
 impl RunningScenario {
     pub(super) fn begun(title: &str) -> Self {
-        RunningScenario {
-            title: title.to_owned(),
-            stage: 0,
-            stages: 0,
-            stage_title: String::new(),
-        }
+        RunningScenario { title: title.to_owned(), stage: 0, stages: 0, stage_title: String::new() }
     }
 
     pub(super) fn advance(&mut self, progress: Progress) {

@@ -23,7 +23,7 @@ pub fn write_table(settings: &Settings, layout: &Layout, root: &Account) -> Resu
         path: format!("{}:/usr/local/bin:/usr/bin:/bin", layout.bin_dir.display()),
         pgherd: "/usr/local/bin/pgherd",
         server: settings.herd.cluster.clone(),
-        schedule: settings.barman.schedule.to_string(),
+        schedule: settings.barman.schedule.as_str().to_owned(),
         log: layout.barman_log_pipe.display().to_string(),
     };
     let text = table.render().expect("the template has no fallible parts");

@@ -10,7 +10,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// First line of `postgresql.conf`: read first, so that everything after it wins.
-const INCLUDE: &str = "include_if_exists = 'pgherd.conf' # replication and backup; what follows wins";
+const INCLUDE: &str =
+    "include_if_exists = 'pgherd.conf' # replication and backup; what follows wins";
 
 /// pgherd's own file in the data directory.
 pub(crate) const FILE: &str = "pgherd.conf";
@@ -35,9 +36,9 @@ pub fn pgherd_conf(settings: &Settings, layout: &Layout, operator_conf_dir_exist
 
 /// `postgresql.conf` with the line that includes `pgherd.conf`.
 pub fn with_include(postgresql_conf: &str) -> String {
-    let rest = postgresql_conf.strip_prefix(INCLUDE).map_or(postgresql_conf, |rest| {
-        rest.strip_prefix('\n').unwrap_or(rest)
-    });
+    let rest = postgresql_conf
+        .strip_prefix(INCLUDE)
+        .map_or(postgresql_conf, |rest| rest.strip_prefix('\n').unwrap_or(rest));
     format!("{INCLUDE}\n{rest}")
 }
 
@@ -149,11 +150,7 @@ const RULES: &[Rule] = &[
         },
         reason: "keep /var/run/postgresql in the list: pgherd itself comes in there",
     },
-    Rule {
-        name: "data_directory",
-        fits: |_, _| false,
-        reason: "set PGDATA instead",
-    },
+    Rule { name: "data_directory", fits: |_, _| false, reason: "set PGDATA instead" },
     Rule {
         name: "config_file",
         fits: |_, _| false,
@@ -239,11 +236,9 @@ fn collect(
                     collect(&file, read_file, depth + 1, found);
                 }
             }
-            _ => found.push(Assignment {
-                name,
-                value,
-                place: Place::File(path.to_owned(), number),
-            }),
+            _ => {
+                found.push(Assignment { name, value, place: Place::File(path.to_owned(), number) })
+            }
         }
     }
 }
@@ -375,9 +370,8 @@ mod tests {
             ("/d/postgresql.auto.conf", "max_wal_senders = '0'\n"),
         ]
         .into();
-        let read = read(Path::new("/d"), &|path| {
-            files.get(path.to_str()?).map(|text| (*text).to_owned())
-        });
+        let read =
+            read(Path::new("/d"), &|path| files.get(path.to_str()?).map(|text| (*text).to_owned()));
         let refused: Vec<_> =
             unsafe_settings(&settings(), &read).iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -23,7 +23,7 @@ const AT_MOST: Duration = Duration::from_secs(60);
 pub async fn ensure_none(pgdata: &Path) -> Result<(), GaveUp> {
     let began = Instant::now();
     let mut said = false;
-    wait::until("the processes of the last postgres to end", AT_MOST, async || {
+    wait::until("the processes of the last postgres to end", AT_MOST, || {
         let left = in_directory(pgdata);
         if left.is_empty() {
             return Some(());
@@ -35,7 +35,9 @@ pub async fn ensure_none(pgdata: &Path) -> Result<(), GaveUp> {
                 said = true;
             }
             let signal = if waited > UNASKED + ASKED { Signal::SIGKILL } else { Signal::SIGQUIT };
-            left.iter().for_each(|pid| drop(kill(*pid, signal)));
+            for pid in left {
+                let _ = kill(pid, signal); // ESRCH: it has ended by now.
+            }
         }
         None
     })

@@ -166,11 +166,8 @@ pub fn server(
     listen: Listen,
     durability: Durability,
 ) -> Program {
-    let mut program = as_postgres(layout, account, "postgres").arg("-D").arg(&layout.pgdata);
-    program = program.args(flags);
-    let mut set = |name: &str, value: &str| {
-        program = std::mem::take(&mut program).arg("-c").arg(format!("{name}={value}"));
-    };
+    let mut ours = Vec::new();
+    let mut set = |name: &str, value: &str| ours.push(format!("{name}={value}"));
     if let Some(libraries) = conf::preload_libraries(&operator_assignments(layout, flags)) {
         set("shared_preload_libraries", &libraries);
     }
@@ -187,6 +184,9 @@ pub fn server(
         set("full_page_writes", "off");
         set("synchronous_commit", "off");
     }
+    let mut program = as_postgres(layout, account, "postgres").arg("-D").arg(&layout.pgdata);
+    program = program.args(flags);
+    program = ours.into_iter().fold(program, |program, setting| program.arg("-c").arg(setting));
     if let Some(pid) = recorded_postmaster(&layout.pgdata) {
         // A pid that was recorded in another life of the container may be anybody's now, and
         // Postgres would refuse to start for ever. It does not look at the pid that this
@@ -264,10 +264,13 @@ fn with_a_name(program: Program, account: &Account) -> Program {
         return program;
     }
     let (passwd, group) = (PathBuf::from("/run/pgherd/passwd"), PathBuf::from("/run/pgherd/group"));
-    let line = format!("postgres:x:{0}:{1}:PostgreSQL:/var/lib/postgresql:/bin/false\n",
-        account.uid, account.gid);
-    let written = ensure_file(&passwd, &line, 0o644, account)
-        .and_then(|_| ensure_file(&group, &format!("postgres:x:{}:\n", account.gid), 0o644, account));
+    let line = format!(
+        "postgres:x:{0}:{1}:PostgreSQL:/var/lib/postgresql:/bin/false\n",
+        account.uid, account.gid
+    );
+    let written = ensure_file(&passwd, &line, 0o644, account).and_then(|_| {
+        ensure_file(&group, &format!("postgres:x:{}:\n", account.gid), 0o644, account)
+    });
     match (written, nss_wrapper()) {
         (Ok(_), Some(library)) => program
             .env("LD_PRELOAD", library)

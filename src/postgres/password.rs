@@ -1,14 +1,14 @@
 //! Passwords as the server keeps them. It is given a SCRAM verifier, never the password itself:
 //! with `log_statement` or a failing statement, SQL ends in the log.
 
+use crate::settings::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use crate::settings::Secret;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 /// A fresh verifier with a random salt.
-pub fn verifier(password: &Secret) -> String {
+pub(super) fn verifier(password: &Secret) -> String {
     postgres_protocol::password::scram_sha_256(password.expose().as_bytes())
 }
 
@@ -16,7 +16,7 @@ pub fn verifier(password: &Secret) -> String {
 /// kept: poolers copy verifiers, and a new salt would lock their users out.
 ///
 /// Its form is `SCRAM-SHA-256$ITERATIONS:SALT$STORED_KEY:SERVER_KEY`, RFC 5803.
-pub fn matches(stored: &str, password: &Secret) -> bool {
+pub(super) fn matches(stored: &str, password: &Secret) -> bool {
     let parse = || {
         let (parameters, keys) = stored.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
         let (iterations, salt) = parameters.split_once(':')?;

@@ -68,8 +68,11 @@ impl Session {
             Listen::Consumer { .. } => &layout.socket_dir,
         };
         let user = &settings.postgres.user;
-        let failed =
-            |source| SqlError::Connect { database: database.to_owned(), user: user.clone(), source };
+        let failed = |source| SqlError::Connect {
+            database: database.to_owned(),
+            user: user.clone(),
+            source,
+        };
         let (client, connection) = tokio_postgres::Config::new()
             .host_path(directory)
             .port(listen.port())
@@ -108,7 +111,7 @@ impl Session {
             .await?;
         let verb = match rows.first().map(|row| row.get::<_, Option<String>>(0)) {
             None => "CREATE",
-            Some(stored) if stored.is_some_and(|kept| password::matches(&kept, password)) => {
+            Some(Some(kept)) if password::matches(&kept, password) => {
                 return Ok(());
             }
             Some(_) => "ALTER",

@@ -46,10 +46,8 @@ pub fn write_conf(
     account: &Account,
 ) -> Result<(), FileError> {
     let repmgr = &settings.repmgr;
-    let passwords = [
-        ("repmgr", &repmgr.password),
-        ("repmgr_streaming", &repmgr.streaming_password),
-    ];
+    let passwords =
+        [("repmgr", &repmgr.password), ("repmgr_streaming", &repmgr.streaming_password)];
     ensure_file(&layout.postgres_passfile, &passfile(&passwords), 0o600, account)?;
     ensure_directory(&repmgr.config_dir, 0o1777, account)?;
     let text = conf(settings, layout, identity, &conninfo(layout, &identity.address));
@@ -142,7 +140,7 @@ fn conninfo(layout: &Layout, at: &Address) -> String {
 
 fn conf(settings: &Settings, layout: &Layout, identity: &Identity, conninfo: &str) -> String {
     let conf = RepmgrConf {
-        node_id: identity.id.0,
+        node_id: identity.id.get(),
         node_name: quoted(&identity.name),
         conninfo: quoted(conninfo),
         data_directory: quoted(&layout.pgdata.display().to_string()),

@@ -27,7 +27,12 @@ impl RestartBudget {
     /// For helpers of the server: tried for ever, each half minute at worst, since the server
     /// is better off with them and must not suffer from their failing.
     pub fn for_helpers() -> Self {
-        Self::new(usize::MAX, Duration::from_secs(300), Duration::from_millis(500), Duration::from_secs(30))
+        Self::new(
+            usize::MAX,
+            Duration::from_secs(300),
+            Duration::from_millis(500),
+            Duration::from_secs(30),
+        )
     }
 
     /// For the server itself: five crashes in five minutes are a pattern that restarts do not

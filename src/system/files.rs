@@ -32,7 +32,7 @@ pub fn ensure_file(
 ) -> Result<bool, FileError> {
     if let Ok(meta) = fs::metadata(path)
         && meta.permissions().mode() & 0o7777 == mode
-        && (!Account::is_root() || meta.uid() == owner.uid.as_raw())
+        && (!we_are_root() || meta.uid() == owner.uid.as_raw())
         && fs::read(path).is_ok_and(|present| present == content.as_bytes())
     {
         return Ok(false);
@@ -68,10 +68,10 @@ pub fn ensure_directory(path: &Path, mode: u32, owner: &Account) -> Result<(), F
         fs::create_dir(path).map_err(failed("create", path))?;
     }
     let meta = fs::metadata(path).map_err(failed("read", path))?;
-    if Account::is_root() && (meta.uid(), meta.gid()) != (owner.uid.as_raw(), owner.gid.as_raw()) {
+    if we_are_root() && (meta.uid(), meta.gid()) != (owner.uid.as_raw(), owner.gid.as_raw()) {
         give(path, owner).map_err(failed("change the owner of", path))?;
     }
-    let ours = meta.uid() == nix::unistd::geteuid().as_raw() || Account::is_root();
+    let ours = meta.uid() == nix::unistd::geteuid().as_raw() || we_are_root();
     if ours && meta.permissions().mode() & 0o7777 != mode {
         let permissions = Permissions::from_mode(mode);
         fs::set_permissions(path, permissions).map_err(failed("change the mode of", path))?;
@@ -120,8 +120,12 @@ pub fn is_mount_point(path: &Path) -> bool {
     path.is_dir() && (path.parent().is_some_and(|up| device(up) != device(path)) || listed())
 }
 
+fn we_are_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 fn give(path: &Path, owner: &Account) -> io::Result<()> {
-    if Account::is_root() {
+    if we_are_root() {
         chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
     }
     Ok(())

@@ -74,7 +74,7 @@ impl VolumeLock {
 
     /// What Postgres must inherit.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.locks.iter().map(AsFd::as_fd)
+        self.locks.iter().map(|lock| lock.as_fd())
     }
 }
 
@@ -82,7 +82,7 @@ fn flock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => {
             let mut holder = String::new();
-            let _ = file.by_ref().take(256).read_to_string(&mut holder); // A directory has none.
+            let _ = Read::by_ref(&mut file).take(256).read_to_string(&mut holder); // A directory has none.
             let holder = holder.trim();
             let holder = if holder.is_empty() { "it left no name" } else { holder };
             LockError::Held { path: path.to_owned(), holder: holder.to_owned() }

@@ -22,11 +22,11 @@ const PAUSE_SHARE: u32 = 10;
 pub async fn until<T>(
     what: &str,
     at_most: Duration,
-    mut ready: impl AsyncFnMut() -> Option<T>,
+    mut ready: impl FnMut() -> Option<T>,
 ) -> Result<T, GaveUp> {
     let began = Instant::now();
     loop {
-        if let Some(answer) = ready().await {
+        if let Some(answer) = ready() {
             return Ok(answer);
         }
         let waited = began.elapsed();
