@@ -188,18 +188,24 @@ impl Hands {
                 let session = self.session("postgres").await?;
                 let postgres = &settings.postgres;
                 session.ensure_role(&postgres.user, &postgres.password).await?;
+                session.close().await;
             }
             Step::EnsureRole { role } => {
                 let session = self.session("postgres").await?;
                 session.ensure_role(role, self.password_of(role)).await?;
                 session.run(&format!("give role {role} its privileges"), privileges(role)).await?;
+                session.close().await;
             }
             Step::EnsureDatabase { name } => {
-                self.session("postgres").await?.ensure_database(name).await?;
+                let session = self.session("postgres").await?;
+                session.ensure_database(name).await?;
+                session.close().await;
             }
             Step::EnsureRepmgrExtension => {
                 let sql = include_str!("../templates/sql/database-repmgr.sql");
-                self.session("repmgr").await?.run("create extension repmgr", sql).await?;
+                let session = self.session("repmgr").await?;
+                session.run("create extension repmgr", sql).await?;
+                session.close().await;
             }
             Step::RunInitHooks => {
                 let ran = postgres::run_init_hooks(settings, layout, account, &self.output).await?;
@@ -266,6 +272,7 @@ impl Hands {
             .await?;
         let address = repmgr::recorded_address_sql(layout, identity);
         session.run("record this node's address", &address).await?;
+        session.close().await;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use crate::layout::Layout;
 use crate::settings::{Secret, Settings};
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
-use crate::system::files::{FileError, ensure_directory, ensure_file};
+use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
 use askama::Template;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,7 +63,7 @@ pub fn write_conf(
         bin_dir: layout.bin_dir.display().to_string(),
         retention: barman.retention.to_string(),
     };
-    let text = conf.render().expect("the template has no fallible parts");
+    let text = rendered(&conf);
     ensure_file(&layout.barman_conf, &text, 0o644, account)?;
     Ok(())
 }

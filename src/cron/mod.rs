@@ -4,7 +4,7 @@ use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::child::Program;
-use crate::system::files::{FileError, ensure_file};
+use crate::system::files::{FileError, ensure_file, rendered};
 use askama::Template;
 
 #[derive(Template)]
@@ -26,7 +26,7 @@ pub fn write_table(settings: &Settings, layout: &Layout, root: &Account) -> Resu
         schedule: settings.barman.schedule.as_str().to_owned(),
         log: layout.barman_log_pipe.display().to_string(),
     };
-    let text = table.render().expect("the template has no fallible parts");
+    let text = rendered(&table);
     // cron ignores a table that others than root may write.
     ensure_file(&layout.crontab, &text, 0o644, root)?;
     Ok(())

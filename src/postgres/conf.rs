@@ -5,6 +5,7 @@
 
 use crate::layout::Layout;
 use crate::settings::Settings;
+use crate::system::files::rendered;
 use askama::Template;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ pub fn pgherd_conf(settings: &Settings, layout: &Layout, operator_conf_dir_exist
         operator_conf_dir: layout.operator_conf_dir.display(),
         operator_conf_dir_exists,
     };
-    conf.render().expect("the template has no fallible parts")
+    rendered(&conf)
 }
 
 /// `postgresql.conf` with the line that includes `pgherd.conf`.

@@ -5,6 +5,7 @@
 //! The first rule that matches decides, so the block holds whatever stands below it.
 
 use crate::settings::Settings;
+use crate::system::files::rendered;
 use askama::Template;
 use std::path::Path;
 
@@ -36,8 +37,8 @@ pub fn with_block(
         rules: rules(settings),
         operator_rules: operator_rules.map(str::trim_end),
     };
-    let block = block.render().expect("the template has no fallible parts");
-    format!("{}\n{}", block.trim_end(), without_block(present))
+    let block = rendered(&block);
+    format!("{block}{}", without_block(present))
 }
 
 fn without_block(present: &str) -> &str {

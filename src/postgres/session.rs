@@ -7,6 +7,7 @@ use crate::service::Listen;
 use crate::settings::{Secret, Settings};
 use std::error::Error;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls, Row};
 
 /// A server that is up answers within milliseconds; one that is short of everything, later.
@@ -16,6 +17,7 @@ const CONNECT_AT_MOST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Session {
     client: Client,
+    connection: JoinHandle<()>,
 }
 
 /// A question that was not answered. The two kinds are kept apart: only the first ever says
@@ -87,12 +89,19 @@ impl Session {
             .connect(NoTls)
             .await
             .map_err(failed)?;
-        tokio::spawn(async move {
+        let connection = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to our own server ended");
             }
         });
-        Ok(Session { client })
+        Ok(Session { client, connection })
+    }
+
+    /// Says good-bye and waits until that is said: a server that is stopped the next moment
+    /// would complain of us in its log.
+    pub async fn close(self) {
+        drop(self.client);
+        let _ = self.connection.await; // It ends with the client.
     }
 
     /// Whether the connection is still of use.

@@ -5,7 +5,7 @@ use crate::layout::Layout;
 use crate::settings::{Secret, Settings};
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
-use crate::system::files::{FileError, ensure_directory, ensure_file};
+use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
 use askama::Template;
 use std::path::Path;
 use std::time::Duration;
@@ -148,7 +148,7 @@ fn conf(settings: &Settings, layout: &Layout, identity: &Identity, conninfo: &st
         location: quoted(&settings.repmgr.location),
         priority: settings.repmgr.priority,
     };
-    conf.render().expect("the template has no fallible parts")
+    rendered(&conf)
 }
 
 /// A value as repmgr.conf takes it (its `configfile-scan.l`: single quotes doubled).

@@ -79,6 +79,13 @@ pub fn ensure_directory(path: &Path, mode: u32, owner: &Account) -> Result<(), F
     Ok(())
 }
 
+/// The text of a configuration file, with the newline at its end that cron insists on and that
+/// askama takes away.
+pub fn rendered(template: &impl askama::Template) -> String {
+    let text = template.render().expect("no template of ours has a part that can fail");
+    format!("{}\n", text.trim_end())
+}
+
 /// Removes what is in `directory` but the names in `keep`.
 pub fn empty_directory(directory: &Path, keep: &[&str]) -> Result<(), FileError> {
     for entry in fs::read_dir(directory).map_err(failed("read", directory))? {

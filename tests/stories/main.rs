@@ -1,0 +1,7 @@
+//! What pgherd promises, tried in containers with real servers. `make test` runs them; they need
+//! docker and the images that `make image` builds, so `cargo test` alone leaves them out.
+//!
+//! A story is named by the promise that it keeps. It starts containers of its own, with labels by
+//! which the harness removes them whatever happens, and waits for conditions, never for a time.
+
+mod harness;
