@@ -186,7 +186,8 @@ impl Container {
 
     /// Runs a command in it, as `user`.
     pub fn exec_as<'a>(&self, user: &str, words: impl IntoIterator<Item = &'a str>) -> Answer {
-        docker(["exec", "-u", user, &self.name].into_iter().chain(words))
+        let exec = ["exec", "-u", user, &self.name].map(str::to_owned);
+        docker(exec.into_iter().chain(words.into_iter().map(str::to_owned)))
     }
 
     /// Asks its server, over the socket, as its superuser `postgres`. One value a line.
