@@ -33,6 +33,11 @@ pub(super) fn begin(settings: &Settings, output: OutputHandle) -> Result<(), Str
     Ok(())
 }
 
+/// For what cron runs: its lines are tagged and dated by the node that reads them.
+pub(super) fn begin_plainly() {
+    tracing_subscriber::fmt().without_time().with_target(false).with_ansi(false).init();
+}
+
 /// A line an event: time, level, message.
 struct Lines(Format);
 

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Exit statuses; the contract's.
@@ -94,14 +95,14 @@ struct Node {
 
 #[derive(Subcommand)]
 enum Barman {
-    Cron(Server),
-    Backup(Server),
+    Cron(Conf),
+    Backup(Conf),
 }
 
 #[derive(Args)]
-struct Server {
-    #[arg(long)]
-    server: String,
+struct Conf {
+    /// barman's configuration of the cluster
+    conf: PathBuf,
 }
 
 /// Parses the command line and does what it says.
@@ -181,10 +182,11 @@ fn plan(json: bool) -> u8 {
 }
 
 fn barman(job: Barman) -> u8 {
+    log::begin_plainly();
     let done = block_on(async {
         match job {
-            Barman::Cron(Server { server }) => crate::barman::cron(&server).await,
-            Barman::Backup(Server { server }) => crate::barman::backup(&server).await,
+            Barman::Cron(Conf { conf }) => crate::barman::cron(&conf).await,
+            Barman::Backup(Conf { conf }) => crate::barman::backup(&conf).await,
         }
     });
     done.map_or_else(|error| failed(&error), |()| status::DONE)
