@@ -89,9 +89,9 @@ fn pgdata(settings: &Settings, major: Major) -> PathBuf {
 
 fn identity(settings: &Settings, layout: &Layout) -> Identity {
     let repmgr = &settings.repmgr;
-    let id = repmgr
-        .node_id
-        .or_else(|| read_node_id(&layout.state_dir))
+    // Once given it is kept: repmgr's records and the other nodes know it.
+    let id = read_node_id(&layout.state_dir)
+        .or(repmgr.node_id)
         .or_else(|| repmgr.node_id_from_name())
         .unwrap_or(NodeId::FIRST);
     let host = repmgr.node_address.clone().unwrap_or_else(|| {

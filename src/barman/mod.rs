@@ -16,6 +16,15 @@ use std::path::{Path, PathBuf};
 const CONNECT_TIMEOUT_S: u32 = 5;
 
 #[derive(Template)]
+#[template(path = "conf/barman-global.conf", escape = "none")]
+struct GlobalConf {
+    user: String,
+    home: String,
+    conf_dir: String,
+    log: String,
+}
+
+#[derive(Template)]
 #[template(path = "conf/barman.conf", escape = "none")]
 struct BarmanConf {
     server: String,
@@ -41,6 +50,13 @@ pub fn write_conf(
     ensure_file(&layout.barman_passfile, &passfile(&passwords), 0o600, account)?;
     ensure_directory(&barman.backup_dir, 0o700, account)?;
     ensure_directory(&barman.config_dir, 0o1777, account)?;
+    let global = GlobalConf {
+        user: account.to_string(),
+        home: barman.backup_dir.display().to_string(),
+        conf_dir: barman.config_dir.display().to_string(),
+        log: layout.barman_log_pipe.display().to_string(),
+    };
+    ensure_file(&layout.barman_global_conf, &rendered(&global), 0o644, account)?;
     let conninfo = |user: &str| {
         format!(
             "host={} port={} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} \

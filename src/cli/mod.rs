@@ -138,14 +138,14 @@ fn with_settings(then: impl FnOnce(&Settings) -> u8) -> u8 {
 }
 
 fn bad_settings(problems: &Problems) -> u8 {
-    problems.warnings.iter().for_each(|warning| say(warning));
-    problems.problems.iter().for_each(|problem| say(problem));
+    problems.warnings.iter().for_each(say);
+    problems.problems.iter().for_each(say);
     status::BAD_SETTINGS
 }
 
 fn check() -> u8 {
     with_settings(|settings| {
-        settings.warnings.iter().for_each(|warning| say(warning));
+        settings.warnings.iter().for_each(say);
         match log::filter(settings) {
             Ok(_) => status::DONE,
             Err(problem) => {

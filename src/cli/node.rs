@@ -107,6 +107,12 @@ async fn start(
         let expected = situation.postgres_uid;
         return Err(refused(&Refusal::NotWritable { directory, reason, expected }));
     }
+    if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
+        warn!(
+            "REPMGR_NODE_ID is {asked}, and this node keeps the id {} it was given once",
+            identity.id
+        );
+    }
     let lock = lock(&settings, &layout.pgdata, &postgres)?;
     // Looked at again under the lock: a minute ago another container may have been at it.
     let scenario = scenario::recognise(&settings, &situation).map_err(|error| refused(&error))?;

@@ -341,22 +341,22 @@ async fn stop(hands: &Hands, how: Shutdown) -> bool {
 /// What the container ends with.
 fn status_of(failed: &StepError) -> u8 {
     use std::os::unix::process::ExitStatusExt;
-    match failed {
-        StepError::Unsafe(_) => BAD_SETTINGS,
-        // As the official image does.
-        StepError::Hook(HookError::Failed { status, .. }) => status
-            .code()
-            .or(status.signal().map(|signal| 128 + signal))
-            .and_then(|status| u8::try_from(status).ok())
-            .unwrap_or(1),
-        _ => 1,
+    if let StepError::Unsafe(_) = failed {
+        return BAD_SETTINGS;
     }
+    // As the official image does.
+    if let StepError::Hook(HookError::Failed { status, .. }) = failed {
+        let status = status.code().or(status.signal().map(|signal| 128 + signal));
+        return status.and_then(|status| u8::try_from(status).ok()).unwrap_or(1);
+    }
+    1
 }
 
 fn say(failed: &PlanError) {
-    match &failed.source {
-        StepError::Unsafe(refused) => refused.iter().for_each(|one| error!("{one}")),
-        _ => error!("{}", chain(failed)),
+    if let StepError::Unsafe(refused) = &failed.source {
+        refused.iter().for_each(|one| error!("{one}"));
+    } else {
+        error!("{}", chain(failed));
     }
 }
 

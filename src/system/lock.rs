@@ -7,6 +7,7 @@
 //! so the volume stays locked as long as anything is left that can write to it, pgherd alive or
 //! not. What it does not see: two hosts on one network file system without lock support.
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -88,15 +89,15 @@ fn unusable(path: &Path) -> impl FnOnce(io::Error) -> LockError {
 }
 
 fn flock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => {
-            let mut holder = String::new();
-            let _ = Read::by_ref(&mut file).take(256).read_to_string(&mut holder); // A directory has none.
-            let holder = holder.trim();
-            let holder = if holder.is_empty() { "it left no name" } else { holder };
-            LockError::Held { path: path.to_owned(), holder: holder.to_owned() }
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, errno)| {
+        if errno != Errno::EWOULDBLOCK {
+            return unusable(path)(errno.into());
         }
-        _ => LockError::Unusable { path: path.to_owned(), source: errno.into() },
+        let mut holder = String::new();
+        let _ = Read::by_ref(&mut file).take(256).read_to_string(&mut holder); // A directory has none.
+        let holder = holder.trim();
+        let holder = if holder.is_empty() { "it left no name" } else { holder };
+        LockError::Held { path: path.to_owned(), holder: holder.to_owned() }
     })
 }
 

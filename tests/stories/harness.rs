@@ -1,5 +1,7 @@
 //! Containers for stories: started, asked, killed and removed through the docker command.
 
+#![allow(dead_code, reason = "the stories come one file at a time")]
+
 use std::fmt::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
