@@ -305,11 +305,12 @@ async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {
 /// leaves it: its exit status does not tell (an immediate shutdown ends with 0 too).
 async fn stop(hands: &Hands, how: Shutdown) -> bool {
     let supervisor = &hands.supervisor;
-    supervisor.stop_helpers().await;
     let began = Instant::now();
     let limit = hands.settings.herd.stop_timeout;
+    supervisor.stop_helpers().await;
     let Some(running) = supervisor.signal_postgres(how) else { return true };
-    if tokio::time::timeout(limit, running.wait()).await.is_err() {
+    let left = limit.saturating_sub(began.elapsed());
+    if tokio::time::timeout(left, running.wait()).await.is_err() {
         warn!(
             "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
              recovers at its next start",
