@@ -8,7 +8,7 @@ mod run;
 use crate::observe::{self, Bearings, Ports};
 use crate::scenario::{self, Refusal};
 use crate::settings::{self, Problems, Settings};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -120,6 +120,13 @@ pub fn main() -> ExitCode {
         Command::Barman(job) => barman(job),
     };
     ExitCode::from(status)
+}
+
+/// The names of the commands that people use.
+pub fn commands() -> Vec<String> {
+    let cli = Cli::command();
+    let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|command| command.get_name().to_owned()).collect()
 }
 
 /// The settings, as the process environment has them.

@@ -240,6 +240,7 @@ impl Node {
                 row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
                 (row.timeline, row.lsn) = (Some(timeline), lsn);
                 row.lag_bytes = (!in_recovery).then_some(0);
+                row.lag_seconds = (!in_recovery).then_some(0.0);
                 self.snapshot.timeline = Some(timeline);
                 let services = self.hands.supervisor.helpers();
                 self.row().services = services.iter().map(ToString::to_string).collect();
@@ -403,8 +404,12 @@ fn first_snapshot(hands: &Hands, means: Means) -> Snapshot {
             timeline: None,
             lsn: None,
             lag_bytes: None,
+            lag_seconds: None,
+            sync: false,
             priority: settings.repmgr.priority,
             location: settings.repmgr.location.clone(),
+            votes: false,
+            last_seen_seconds: 0.0,
             services: Vec::new(),
         }],
     }
