@@ -24,8 +24,8 @@ build() {
   if ! version=$(docker run --rm --entrypoint pgherd "$image" --version 2>&1); then
     echo "image: pgherd does not run in $image: $version" >&2
     case $version in
-      *GLIBC_*) echo "image: it was built with a newer glibc than $suite's: build on Debian 12, or where a registry can" \
-        "be reached: docker build -f docker/Dockerfile --build-arg BASE=debian:$suite-slim -t $image ." >&2 ;;
+      *GLIBC_*) echo "image: it was linked with a newer glibc than $suite's; where a registry can be reached:" \
+        "docker build -f docker/Dockerfile --build-arg BASE=debian:$suite-slim -t $image ." >&2 ;;
     esac
     exit 1
   fi
@@ -36,8 +36,34 @@ build() {
   echo "image: $image, $version, $((size / 1000000)) MB"
 }
 
-echo "image: cargo build --release"
-cargo build --release --locked --quiet --target-dir target
+# A binary asks for the glibc it was linked with or newer. Where ours is newer than that of the oldest
+# base, cargo and rustc go to work inside that base instead; rustup's run there, the distribution's may not.
+oldest=2.36
+compile() {
+  local glibc sysroot cargo_home=${CARGO_HOME:-$HOME/.cargo}
+  glibc=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
+  if [ "$(printf '%s\n' "$glibc" "$oldest" | sort -V | tail -n 1)" = "$oldest" ]; then
+    echo "image: cargo build --release"
+    cargo build --release --locked --quiet --target-dir target
+    return
+  fi
+  echo "image: cargo build --release, on debian:bookworm-slim because glibc here is $glibc"
+  docker/base.sh bookworm
+  docker image inspect pgherd-build >/dev/null 2>&1 ||
+    printf '%s\n' 'FROM debian:bookworm-slim' 'LABEL pgherd="1"' \
+      'RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*' |
+    docker build -q -t pgherd-build - >/dev/null
+  cargo fetch --locked --quiet
+  mkdir -p target/bookworm target/release "$cargo_home/registry"
+  sysroot=$(rustc --print sysroot)
+  docker run --rm --network none --user "$(id -u):$(id -g)" --tmpfs /cargo:mode=1777 \
+    -v "$cargo_home/registry:/cargo/registry" -v "$sysroot:/rust:ro" -v "$PWD:/src" -w /src \
+    -e CARGO_HOME=/cargo -e PATH=/rust/bin:/usr/bin:/bin \
+    pgherd-build cargo build --release --locked --offline --quiet --target-dir target/bookworm
+  cp target/bookworm/release/pgherd target/release/pgherd
+}
+
+compile
 
 builds=()
 for pg in "${@:-17}"; do

@@ -25,7 +25,8 @@ install_missing() {
   wanted=$(missing_packages | xargs)
   [ -n "$wanted" ] || return 0
   if [ "$(id -u)" -ne 0 ] || ! have apt-get; then
-    say "missing: $wanted" >&2
+    wanted=${wanted//\?/}
+    say "missing: ${wanted//|/ or }" >&2
     say "as root on Debian or Ubuntu, 'make' installs these; elsewhere install what they stand for" >&2
     exit 1
   fi

@@ -5,9 +5,11 @@ cd "$(dirname "$0")/.."
 
 limit=180 # seconds; a first start takes a few, crash recovery of a large database may take more
 port=${PGHERD_PORT:-5432}
+answer=
 
 give_up() {
   docker logs --tail 40 node1 >&2 || true
+  [ -z "$answer" ] || echo "up: pgherd health --ready: $answer" >&2
   echo "up: $1; the whole log: docker logs node1; away with it: make down" >&2
   exit 1
 }
@@ -22,11 +24,11 @@ restarts() { docker inspect -f '{{.RestartCount}}' node1; }
 begin=$SECONDS
 said=0
 restarts_before=$(restarts)
-until docker exec node1 pgherd health --ready >/dev/null 2>&1; do
+until answer=$(docker exec node1 pgherd health --ready 2>&1); do
   elapsed=$((SECONDS - begin))
   [ "$(restarts)" = "$restarts_before" ] || give_up "node1 does not stay up"
   [ $elapsed -lt $limit ] || give_up "node1 is not ready after $limit s"
-  if [ $((elapsed - said)) -ge 5 ]; then
+  if [ $((elapsed - said)) -ge 10 ]; then
     said=$elapsed
     echo "up: $elapsed s: $(docker logs --tail 1 node1 2>&1 | cut -c1-150)"
   fi

@@ -27,10 +27,14 @@ pub struct Layout {
     pub postgres_passfile: PathBuf,
     /// libpq's password file of the system user barman.
     pub barman_passfile: PathBuf,
+    /// Where repmgr looks for its configuration when it is not told: a link to it.
+    pub repmgr_conf_link: PathBuf,
     /// repmgr's configuration.
     pub repmgr_conf: PathBuf,
     /// The same with the technical socket in it, for the registration.
     pub technical_repmgr_conf: PathBuf,
+    /// barman's own configuration, where barman looks for it.
+    pub barman_global_conf: PathBuf,
     /// barman's configuration of this cluster.
     pub barman_conf: PathBuf,
     /// Lines written here by cron's jobs come out of the container's log.
@@ -68,8 +72,10 @@ impl Layout {
             postgres_passfile: run_dir.join("pgpass"),
             barman_passfile: run_dir.join("barman.pgpass"),
             barman_log_pipe: run_dir.join("barman.log"),
+            repmgr_conf_link: "/etc/repmgr.conf".into(),
             repmgr_conf: settings.repmgr.config_dir.join("repmgr.conf"),
             technical_repmgr_conf: technical_socket_dir.join("repmgr.conf"),
+            barman_global_conf: "/etc/barman.conf".into(),
             barman_conf: settings.barman.config_dir.join(format!("{}.conf", settings.herd.cluster)),
             crontab: "/etc/cron.d/pgherd".into(),
             init_hooks: "/docker-entrypoint-initdb.d".into(),

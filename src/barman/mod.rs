@@ -1,24 +1,28 @@
 //! barman: its configuration, and what cron has it do.
 
+mod jobs;
+
+pub use jobs::{JobError, backup, cron};
+
 use crate::cluster::Address;
 use crate::layout::Layout;
 use crate::settings::{Secret, Settings};
 use crate::system::account::Account;
-use crate::system::child::{Program, ProgramError};
 use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
 use askama::Template;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tracing::info;
 
-/// Python starts, one look at each server, a few WAL files are moved.
-const CRON_AT_MOST: Duration = Duration::from_secs(10 * 60);
-/// Lists a directory.
-const LIST_AT_MOST: Duration = Duration::from_secs(60);
-/// A base backup of a large cluster over a slow network.
-const BACKUP_AT_MOST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long the primary may take to answer barman.
 const CONNECT_TIMEOUT_S: u32 = 5;
+
+#[derive(Template)]
+#[template(path = "conf/barman-global.conf", escape = "none")]
+struct GlobalConf {
+    user: String,
+    home: String,
+    conf_dir: String,
+    log: String,
+}
 
 #[derive(Template)]
 #[template(path = "conf/barman.conf", escape = "none")]
@@ -45,7 +49,14 @@ pub fn write_conf(
         [("barman", &barman.password), ("barman_streaming", &barman.streaming_password)];
     ensure_file(&layout.barman_passfile, &passfile(&passwords), 0o600, account)?;
     ensure_directory(&barman.backup_dir, 0o700, account)?;
-    ensure_directory(&barman.config_dir, 0o1777, account)?;
+    ensure_directory(&barman.config_dir, 0o755, account)?;
+    let global = GlobalConf {
+        user: account.to_string(),
+        home: barman.backup_dir.display().to_string(),
+        conf_dir: barman.config_dir.display().to_string(),
+        log: layout.barman_log_pipe.display().to_string(),
+    };
+    ensure_file(&layout.barman_global_conf, &rendered(&global), 0o644, account)?;
     let conninfo = |user: &str| {
         format!(
             "host={} port={} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} \
@@ -82,33 +93,4 @@ pub fn backups_of(directory: &Path) -> Option<String> {
     }
     let text = std::fs::read(directory.join("identity.json")).ok()?;
     serde_json::from_slice::<Identity>(&text).ok()?.systemid
-}
-
-/// Each minute: streams WAL, archives it, applies the retention policy. Where there is no backup
-/// yet, takes the first: until then nothing could be restored.
-pub async fn cron(server: &str) -> Result<(), ProgramError> {
-    barman().args(["--quiet", "cron"]).output(CRON_AT_MOST).await?;
-    let backups = barman().args(["list-backup", "--minimal", server]).output(LIST_AT_MOST).await?;
-    if backups.text().trim().is_empty() {
-        info!("there is no backup yet: taking the first");
-        // WAL must be kept from here on, whether barman's receiver has connected by now or not.
-        // Fails where the slot is there, which is as good.
-        let _ = barman().args(["receive-wal", "--create-slot", server]).outcome(LIST_AT_MOST).await;
-        backup(server).await?;
-    }
-    Ok(())
-}
-
-/// Takes a base backup and waits until the WAL that it needs is archived.
-pub async fn backup(server: &str) -> Result<(), ProgramError> {
-    let output = barman()
-        .args(["backup", "--wait", "--immediate-checkpoint", server])
-        .output(BACKUP_AT_MOST)
-        .await?;
-    output.text().lines().for_each(|line| info!("{line}"));
-    Ok(())
-}
-
-fn barman() -> Program {
-    Program::new("barman").current_dir("/")
 }

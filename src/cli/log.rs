@@ -33,6 +33,11 @@ pub(super) fn begin(settings: &Settings, output: OutputHandle) -> Result<(), Str
     Ok(())
 }
 
+/// For what cron runs: its lines are tagged and dated by the node that reads them.
+pub(super) fn begin_plainly() {
+    tracing_subscriber::fmt().without_time().with_target(false).with_ansi(false).init();
+}
+
 /// A line an event: time, level, message.
 struct Lines(Format);
 
@@ -55,13 +60,10 @@ where
         match self.0 {
             Format::Text => writeln!(writer, "{time} {level:<5} {}", message.0),
             Format::Json => {
-                let line = serde_json::json!({
-                    "ts": time,
-                    "service": "pgherd",
-                    "level": level.as_str().to_lowercase(),
-                    "line": message.0,
-                });
-                writeln!(writer, "{line}")
+                let level = level.as_str().to_lowercase();
+                let line = serde_json::Value::from(message.0);
+                write!(writer, r#"{{"ts":"{time}","service":"pgherd","level":"{level}","line":"#)?;
+                writeln!(writer, "{line}}}")
             }
         }
     }

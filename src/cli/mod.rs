@@ -5,13 +5,14 @@ mod log;
 mod node;
 mod run;
 
-use crate::observe::{self, Observed, Ports};
+use crate::observe::{self, Bearings, Ports};
 use crate::scenario::{self, Refusal};
 use crate::settings::{self, Problems, Settings};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Exit statuses; the contract's.
@@ -94,14 +95,14 @@ struct Node {
 
 #[derive(Subcommand)]
 enum Barman {
-    Cron(Server),
-    Backup(Server),
+    Cron(Conf),
+    Backup(Conf),
 }
 
 #[derive(Args)]
-struct Server {
-    #[arg(long)]
-    server: String,
+struct Conf {
+    /// barman's configuration of the cluster
+    conf: PathBuf,
 }
 
 /// Parses the command line and does what it says.
@@ -121,6 +122,13 @@ pub fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
+/// The names of the commands that people use.
+pub fn commands() -> Vec<String> {
+    let cli = Cli::command();
+    let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|command| command.get_name().to_owned()).collect()
+}
+
 /// The settings, as the process environment has them.
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub(crate) fn read_settings() -> Result<Settings, Problems> {
@@ -137,14 +145,14 @@ fn with_settings(then: impl FnOnce(&Settings) -> u8) -> u8 {
 }
 
 fn bad_settings(problems: &Problems) -> u8 {
-    problems.warnings.iter().for_each(|warning| say(warning));
-    problems.problems.iter().for_each(|problem| say(problem));
+    problems.warnings.iter().for_each(say);
+    problems.problems.iter().for_each(say);
     status::BAD_SETTINGS
 }
 
 fn check() -> u8 {
     with_settings(|settings| {
-        settings.warnings.iter().for_each(|warning| say(warning));
+        settings.warnings.iter().for_each(say);
         match log::filter(settings) {
             Ok(_) => status::DONE,
             Err(problem) => {
@@ -165,14 +173,18 @@ fn show_settings(json: bool) -> u8 {
 fn plan(json: bool) -> u8 {
     with_settings(|settings| {
         let ports = if ask::answers(settings) { Ports::Ours } else { Ports::Try };
-        let observed = block_on(observe::observe(settings, ports));
-        let Observed { layout, means, situation, .. } = match observed {
-            Ok(observed) => observed,
+        let bearings = match observe::bearings(settings) {
+            Ok(bearings) => bearings,
             Err(error) => return failed(&error),
         };
-        match scenario::recognise(settings, &situation) {
+        let recognised = observe::refuse_unwritable(&bearings).and_then(|()| {
+            let situation = block_on(observe::situation(settings, &bearings, ports));
+            scenario::recognise(settings, &situation)
+        });
+        match recognised {
             Ok(scenario) => {
-                let plan = scenario::plan(settings, &layout, means, scenario);
+                let Bearings { layout, means, .. } = &bearings;
+                let plan = scenario::plan(settings, layout, *means, scenario);
                 answer(if json { pretty(&plan) } else { plan.to_string() })
             }
             Err(refusal) => refused(&refusal),
@@ -181,10 +193,11 @@ fn plan(json: bool) -> u8 {
 }
 
 fn barman(job: Barman) -> u8 {
+    log::begin_plainly();
     let done = block_on(async {
         match job {
-            Barman::Cron(Server { server }) => crate::barman::cron(&server).await,
-            Barman::Backup(Server { server }) => crate::barman::backup(&server).await,
+            Barman::Cron(Conf { conf }) => crate::barman::cron(&conf).await,
+            Barman::Backup(Conf { conf }) => crate::barman::backup(&conf).await,
         }
     });
     done.map_or_else(|error| failed(&error), |()| status::DONE)

@@ -240,6 +240,7 @@ impl Node {
                 row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
                 (row.timeline, row.lsn) = (Some(timeline), lsn);
                 row.lag_bytes = (!in_recovery).then_some(0);
+                row.lag_seconds = (!in_recovery).then_some(0.0);
                 self.snapshot.timeline = Some(timeline);
                 let services = self.hands.supervisor.helpers();
                 self.row().services = services.iter().map(ToString::to_string).collect();
@@ -305,11 +306,12 @@ async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {
 /// leaves it: its exit status does not tell (an immediate shutdown ends with 0 too).
 async fn stop(hands: &Hands, how: Shutdown) -> bool {
     let supervisor = &hands.supervisor;
-    supervisor.stop_helpers().await;
     let began = Instant::now();
     let limit = hands.settings.herd.stop_timeout;
+    supervisor.stop_helpers().await;
     let Some(running) = supervisor.signal_postgres(how) else { return true };
-    if tokio::time::timeout(limit, running.wait()).await.is_err() {
+    let left = limit.saturating_sub(began.elapsed());
+    if tokio::time::timeout(left, running.wait()).await.is_err() {
         warn!(
             "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
              recovers at its next start",
@@ -341,22 +343,22 @@ async fn stop(hands: &Hands, how: Shutdown) -> bool {
 /// What the container ends with.
 fn status_of(failed: &StepError) -> u8 {
     use std::os::unix::process::ExitStatusExt;
-    match failed {
-        StepError::Unsafe(_) => BAD_SETTINGS,
-        // As the official image does.
-        StepError::Hook(HookError::Failed { status, .. }) => status
-            .code()
-            .or(status.signal().map(|signal| 128 + signal))
-            .and_then(|status| u8::try_from(status).ok())
-            .unwrap_or(1),
-        _ => 1,
+    if let StepError::Unsafe(_) = failed {
+        return BAD_SETTINGS;
     }
+    // As the official image does.
+    if let StepError::Hook(HookError::Failed { status, .. }) = failed {
+        let status = status.code().or(status.signal().map(|signal| 128 + signal));
+        return status.and_then(|status| u8::try_from(status).ok()).unwrap_or(1);
+    }
+    1
 }
 
 fn say(failed: &PlanError) {
-    match &failed.source {
-        StepError::Unsafe(refused) => refused.iter().for_each(|one| error!("{one}")),
-        _ => error!("{}", chain(failed)),
+    if let StepError::Unsafe(refused) = &failed.source {
+        refused.iter().for_each(|one| error!("{one}"));
+    } else {
+        error!("{}", chain(failed));
     }
 }
 
@@ -402,8 +404,12 @@ fn first_snapshot(hands: &Hands, means: Means) -> Snapshot {
             timeline: None,
             lsn: None,
             lag_bytes: None,
+            lag_seconds: None,
+            sync: false,
             priority: settings.repmgr.priority,
             location: settings.repmgr.location.clone(),
+            votes: false,
+            last_seen_seconds: 0.0,
             services: Vec::new(),
         }],
     }

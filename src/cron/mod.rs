@@ -12,7 +12,7 @@ use askama::Template;
 struct Crontab {
     path: String,
     pgherd: &'static str,
-    server: String,
+    conf: String,
     schedule: String,
     log: String,
 }
@@ -22,7 +22,7 @@ pub fn write_table(settings: &Settings, layout: &Layout, root: &Account) -> Resu
     let table = Crontab {
         path: format!("{}:/usr/local/bin:/usr/bin:/bin", layout.bin_dir.display()),
         pgherd: "/usr/local/bin/pgherd",
-        server: settings.herd.cluster.clone(),
+        conf: layout.barman_conf.display().to_string(),
         schedule: settings.barman.schedule.as_str().to_owned(),
         log: layout.barman_log_pipe.display().to_string(),
     };

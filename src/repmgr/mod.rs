@@ -49,10 +49,21 @@ pub fn write_conf(
     let passwords =
         [("repmgr", &repmgr.password), ("repmgr_streaming", &repmgr.streaming_password)];
     ensure_file(&layout.postgres_passfile, &passfile(&passwords), 0o600, account)?;
-    ensure_directory(&repmgr.config_dir, 0o1777, account)?;
+    ensure_directory(&repmgr.config_dir, 0o755, account)?;
     let text = conf(settings, layout, identity, &conninfo(layout, &identity.address));
     ensure_file(&layout.repmgr_conf, &text, 0o644, account)?;
+    ensure_link(&layout.repmgr_conf_link, &layout.repmgr_conf);
     Ok(())
+}
+
+/// `repmgr cluster show` is to work without `-f`. Not worth failing for: without root, the link
+/// stays as the image has it.
+fn ensure_link(link: &Path, to: &Path) {
+    if std::fs::read_link(link).is_ok_and(|present| present == to) {
+        return;
+    }
+    let _ = std::fs::remove_file(link);
+    let _ = std::os::unix::fs::symlink(to, link);
 }
 
 /// `repmgr primary register`, over the technical socket: `conninfo` in its configuration is both

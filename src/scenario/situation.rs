@@ -20,8 +20,6 @@ pub struct Situation {
     pub owner_uid: Option<u32>,
     /// Whom Postgres will run as.
     pub postgres_uid: u32,
-    /// The first directory that had to be written and could not, and why.
-    pub not_writable: Option<(PathBuf, String)>,
     /// Room on the volume, in MiB. `None` when it cannot be told.
     pub free_mib: Option<u64>,
     /// Ports of ours that somebody else listens on.
@@ -78,13 +76,6 @@ pub enum DataDirectory {
 impl Situation {
     /// Nothing stands in the way of any start.
     pub(super) fn usable(&self) -> Result<(), Refusal> {
-        if let Some((directory, reason)) = &self.not_writable {
-            return Err(Refusal::NotWritable {
-                directory: directory.clone(),
-                reason: reason.clone(),
-                expected: self.postgres_uid,
-            });
-        }
         if let Some(PortInUse { port, variable }) = self.ports_in_use.first().copied() {
             return Err(Refusal::PortInUse { port, variable });
         }

@@ -78,9 +78,15 @@ pub enum Step {
 }
 
 impl Step {
-    /// Only root can do it: cron runs jobs as whom they belong to.
+    /// Only root can do it, or it is for what only root can do: cron runs jobs as whom they
+    /// belong to.
     pub(super) fn needs_root(&self) -> bool {
-        matches!(self, Step::WriteBarmanCron | Step::Supervise { service: ServiceName::Crond })
+        matches!(
+            self,
+            Step::WriteBarmanConf
+                | Step::WriteBarmanCron
+                | Step::Supervise { service: ServiceName::Crond }
+        )
     }
 }
 

@@ -7,16 +7,21 @@
 //! so the volume stays locked as long as anything is left that can write to it, pgherd alive or
 //! not. What it does not see: two hosts on one network file system without lock support.
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+/// A file that one process at a time may hold. Let go by dropping it, or by dying.
+#[derive(Debug)]
+pub struct FileLock(Flock<File>);
+
 /// Held for the life of the container.
 #[derive(Debug)]
 pub struct VolumeLock {
-    locks: Vec<Flock<File>>,
+    locks: Vec<FileLock>,
 }
 
 /// Why the volume is not ours.
@@ -44,50 +49,55 @@ pub enum LockError {
     },
 }
 
-impl VolumeLock {
-    /// Locks `file`, which is made if need be and names `holder` afterwards, and the data
-    /// directory itself where it exists: it may be on another volume than the file.
-    pub fn acquire(file: &Path, holder: &str, pgdata: &Path) -> Result<Self, LockError> {
-        let unusable = |path: &Path| {
-            let path = path.to_owned();
-            move |source| LockError::Unusable { path, source }
+impl FileLock {
+    /// Locks `path`, which is made if need be and names `holder` afterwards.
+    pub fn acquire(path: &Path, holder: &str) -> Result<Self, LockError> {
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut lock = flock(opened.map_err(unusable(path))?, path)?;
+        let mut sign = || {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            lock.write_all(holder.as_bytes())
         };
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(file)
-            .map_err(unusable(file))?;
-        let mut lock = flock(opened, file)?;
-        lock.set_len(0).map_err(unusable(file))?;
-        lock.rewind().map_err(unusable(file))?;
-        lock.write_all(holder.as_bytes()).map_err(unusable(file))?;
+        sign().map_err(unusable(path))?;
+        Ok(FileLock(lock))
+    }
+}
 
-        let mut locks = vec![lock];
+impl VolumeLock {
+    /// Locks `file` for `holder`, and the data directory itself where it exists: it may be on
+    /// another volume than the file.
+    pub fn acquire(file: &Path, holder: &str, pgdata: &Path) -> Result<Self, LockError> {
+        let mut locks = vec![FileLock::acquire(file, holder)?];
         if pgdata.is_dir() {
             let directory = File::open(pgdata).map_err(unusable(pgdata))?;
-            locks.push(flock(directory, pgdata)?);
+            locks.push(FileLock(flock(directory, pgdata)?));
         }
         Ok(VolumeLock { locks })
     }
 
     /// What Postgres must inherit.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.locks.iter().map(|lock| lock.as_fd())
+        self.locks.iter().map(|lock| lock.0.as_fd())
     }
 }
 
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> LockError {
+    let path = path.to_owned();
+    move |source| LockError::Unusable { path, source }
+}
+
 fn flock(file: File, path: &Path) -> Result<Flock<File>, LockError> {
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => {
-            let mut holder = String::new();
-            let _ = Read::by_ref(&mut file).take(256).read_to_string(&mut holder); // A directory has none.
-            let holder = holder.trim();
-            let holder = if holder.is_empty() { "it left no name" } else { holder };
-            LockError::Held { path: path.to_owned(), holder: holder.to_owned() }
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, errno)| {
+        if errno != Errno::EWOULDBLOCK {
+            return unusable(path)(errno.into());
         }
-        _ => LockError::Unusable { path: path.to_owned(), source: errno.into() },
+        let mut holder = String::new();
+        let _ = Read::by_ref(&mut file).take(256).read_to_string(&mut holder); // A directory has none.
+        let holder = holder.trim();
+        let holder = if holder.is_empty() { "it left no name" } else { holder };
+        LockError::Held { path: path.to_owned(), holder: holder.to_owned() }
     })
 }
 

@@ -1,5 +1,12 @@
 //! Containers for stories: started, asked, killed and removed through the docker command.
 
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stderr,
+    reason = "a library of its own, in a test"
+)]
+
 use std::fmt::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
