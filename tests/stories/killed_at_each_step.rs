@@ -229,7 +229,10 @@ impl Hooks {
         fs::create_dir(&directory).expect("the temporary directory can be written");
         let usual = [
             ("10-table.sql", "CREATE TABLE ran (run int, number serial)"),
-            ("20-rows.sh", "for i in $(seq 15); do psql -qc 'INSERT INTO ran VALUES ('$$')'; done"),
+            (
+                "20-rows.sh",
+                "for i in $(seq 15); do psql -qd shop -c 'INSERT INTO ran VALUES ('$$')'; done",
+            ),
         ];
         for (name, text) in usual.iter().chain(others) {
             fs::write(directory.join(name), format!("{text}\n")).expect("ours");
