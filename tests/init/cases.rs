@@ -1,12 +1,12 @@
 //! The promises of the init half.
 
 use crate::container::{
-    As, Container, bash, both, children, directory, first, run, status, status_number, this_program,
+    As, Container, bash, both, children, directory, first, init_of, kill, run, status,
+    status_number, this_program,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::pty::openpty;
-use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 use pgherd::system::signals;
@@ -219,12 +219,13 @@ fn until(what: &str, mut ready: impl FnMut() -> bool) {
 
 fn a_signal_is_for_the_child_alone() {
     for &way in both() {
-        let script = "trap 'kill -0 $! && echo it lives; exit 3' USR1; \
+        let script = "trap 'kill $! && echo it lived; exit 3' USR1; \
                       sleep 100 & echo ready; while :; do wait; done";
         let mut container = Container::start(way, bash(way, script));
         container.expect("ready");
         container.signal(libc::SIGUSR1);
-        container.expect("it lives");
+        container.expect("it lived");
+        assert_eq!(container.end().0, 3);
     }
 }
 
@@ -252,7 +253,7 @@ fn with_g_those_left_are_told_to_end() {
     let mut container = Container::start(As::Subreaper, bash(As::Subreaper, script));
     let left = Pid::from_raw(container.line().parse().unwrap());
     assert_eq!(container.wait(), 1);
-    nix::sys::signal::kill(left, Signal::SIGUSR1).unwrap();
+    signals::send(left, libc::SIGUSR1).unwrap();
     container.expect("not told");
 }
 
@@ -314,17 +315,11 @@ impl Terminal {
         self.screen.read_line(&mut seen).unwrap();
         assert_eq!(seen.trim_end(), line);
     }
-
-    fn init(&self) -> Pid {
-        let process = Pid::from_raw(self.container.id() as i32);
-        if self.way == As::Pid1 { children(process)[0] } else { process }
-    }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = self.container.kill();
-        let _ = self.container.wait();
+        kill(self.way, &mut self.container);
     }
 }
 
@@ -353,7 +348,7 @@ fn ctrl_c_reaches_the_child_once() {
         for _ in 0..20 {
             terminal.type_in("\x03");
             terminal.expect("2");
-            signals::send(terminal.init(), libc::SIGUSR1).unwrap();
+            signals::send(init_of(way, &terminal.container), libc::SIGUSR1).unwrap();
             terminal.expect("10");
         }
         let mut terminal = Terminal::start(way, &["sh", "-c", "echo ready; exec sleep 100"]);

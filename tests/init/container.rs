@@ -1,5 +1,6 @@
 //! A process under the init half, as if in a container.
 
+use nix::libc;
 use nix::unistd::Pid;
 use pgherd::system::signals;
 use std::fs;
@@ -107,13 +108,8 @@ impl Container {
         self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// The init half, once something has been started by it.
     pub(crate) fn init(&self) -> Pid {
-        let process = Pid::from_raw(self.process.id() as i32);
-        match self.way {
-            As::Subreaper => process,
-            As::Pid1 => *children(process).first().expect("unshare has started it"),
-        }
+        init_of(self.way, &self.process)
     }
 
     pub(crate) fn signal(&self, signal: i32) {
@@ -144,9 +140,28 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        kill(self.way, &mut self.process);
     }
+}
+
+/// The process id of the init half, once something has been started by it.
+pub(crate) fn init_of(way: As, process: &Child) -> Pid {
+    let process = Pid::from_raw(process.id() as i32);
+    match way {
+        As::Subreaper => process,
+        As::Pid1 => *children(process).first().expect("unshare has started it"),
+    }
+}
+
+/// Leaves nothing behind. Killing PID 1 does that by itself.
+pub(crate) fn kill(way: As, process: &mut Child) {
+    if way == As::Subreaper && process.try_wait().is_ok_and(|status| status.is_none()) {
+        for child in children(init_of(way, process)) {
+            let _ = signals::send(Pid::from_raw(-child.as_raw()), libc::SIGKILL);
+        }
+    }
+    let _ = process.kill();
+    let _ = process.wait();
 }
 
 /// The children of `pid`, zombies included.

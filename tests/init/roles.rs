@@ -111,9 +111,9 @@ fn init_of_node(stop_millis: u64, node: &[String]) -> ExitCode {
     ExitCode::from(pid1::run(&MainChild::Node(args), options))
 }
 
-#[expect(clippy::zombie_processes, reason = "it leaves them to the init half: that is its part")]
 /// A node half that starts services, each `DIRECTORY/NAME:SIGNAL,SIGNAL`, waits
 /// for a line, and ends.
+#[expect(clippy::zombie_processes, reason = "it leaves them to the init half: that is its part")]
 fn node(end: &str, services: &[String]) -> ExitCode {
     for service in services {
         let (program, end_on) = service.split_once(':').unwrap();
