@@ -153,8 +153,10 @@ fn foreign_or_empty(pgdata: &Path) -> DataDirectory {
         Err(error) => return DataDirectory::Foreign { found: error.to_string() },
         Ok(entries) => entries,
     };
+    let half_a_mark = files::beside(&layout::unfinished_marker(pgdata));
     let mut names: Vec<String> = entries
         .flatten()
+        .filter(|entry| entry.path() != half_a_mark)
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| name != "lost+found")
         .collect();

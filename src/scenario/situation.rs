@@ -106,8 +106,10 @@ impl Situation {
                 found: found.clone(),
             });
         }
-        match self.free_mib {
-            Some(free_mib) if free_mib < needed_mib => {
+        match (&self.data_directory, self.free_mib) {
+            // What an interrupted start left makes room by being thrown away.
+            (DataDirectory::Unfinished, _) => Ok(()),
+            (_, Some(free_mib)) if free_mib < needed_mib => {
                 Err(Refusal::NoRoom { directory: self.pgdata.clone(), free_mib, needed_mib })
             }
             _ => Ok(()),

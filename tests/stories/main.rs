@@ -5,3 +5,4 @@
 //! which the harness removes them whatever happens, and waits for conditions, never for a time.
 
 mod harness;
+mod killed_at_each_step;
