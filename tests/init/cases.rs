@@ -150,8 +150,8 @@ fn every_signal_is_forwarded() {
         printer.signal(libc::SIGTTIN);
         printer.signal(libc::SIGTTOU);
         printer.signal(libc::SIGCHLD);
-        printer.signal(libc::SIGUSR1);
-        printer.expect(&libc::SIGUSR1.to_string());
+        printer.signal(64); // of those waiting, the kernel gives the lowest first
+        printer.expect("64");
     }
 }
 
@@ -285,9 +285,9 @@ fn inherited_signals_are_passed_on_as_they_were() {
         };
         let bare = seen(&[]);
         let [blocked, ignored] = bare;
-        let set = |signals: [i32; 3]| signals.iter().map(|signal| 1 << (signal - 1)).sum::<u64>();
-        assert_eq!(blocked, set([libc::SIGTTIN, libc::SIGILL, libc::SIGTERM]));
-        let wanted = set([libc::SIGTTOU, libc::SIGSEGV, libc::SIGINT]);
+        let set = |signals: &[i32]| signals.iter().map(|signal| 1 << (signal - 1)).sum::<u64>();
+        assert_eq!(blocked, set(&[libc::SIGTTIN, libc::SIGILL, libc::SIGTERM]));
+        let wanted = set(&[libc::SIGTTOU, libc::SIGSEGV, libc::SIGINT, libc::SIGCHLD]);
         assert_eq!(ignored & wanted, wanted, "{ignored:x}");
         assert_eq!(seen(&[pgherd, "run", "--"]), bare);
     }

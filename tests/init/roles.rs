@@ -42,7 +42,7 @@ fn print_signals() -> ExitCode {
 
 /// Ignores and blocks some signals, then becomes `args`.
 fn signals_set(args: &[String]) -> ExitCode {
-    for signal in [libc::SIGTTOU, libc::SIGSEGV, libc::SIGINT] {
+    for signal in [libc::SIGTTOU, libc::SIGSEGV, libc::SIGINT, libc::SIGCHLD] {
         signals::set_ignored(signal);
     }
     let mut blocked = SigSet::empty();
