@@ -421,3 +421,6 @@ fn raised_oom_score_adj(at_least: i32) -> Option<String> {
     let ours: i32 = fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
     (ours < at_least).then(|| at_least.to_string())
 }
+
+#[cfg(test)]
+mod tests;
