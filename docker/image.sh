@@ -49,8 +49,9 @@ compile() {
   fi
   echo "image: cargo build --release, on debian:bookworm-slim because glibc here is $glibc"
   docker/base.sh bookworm
-  printf '%s\n' 'FROM debian:bookworm-slim' 'LABEL pgherd="1"' \
-    'RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*' |
+  docker image inspect pgherd-build >/dev/null 2>&1 ||
+    printf '%s\n' 'FROM debian:bookworm-slim' 'LABEL pgherd="1"' \
+      'RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*' |
     docker build -q -t pgherd-build - >/dev/null
   cargo fetch --locked --quiet
   mkdir -p target/bookworm target/release "$cargo_home/registry"

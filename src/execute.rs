@@ -13,7 +13,7 @@ use crate::settings::{Secret, Settings};
 use crate::supervisor::{StartError, Supervisor};
 use crate::system::account::Account;
 use crate::system::child::Program;
-use crate::system::files::{FileError, ensure_directory, ensure_file, failed};
+use crate::system::files::{FileError, ensure_file, failed};
 use crate::system::lock::VolumeLock;
 use crate::system::output::OutputHandle;
 use crate::system::wait::GaveUp;
@@ -161,11 +161,9 @@ impl Hands {
         match step {
             Step::DiscardUnfinished { .. } => postgres::discard_unfinished(settings, layout)?,
             Step::InitDataDirectory { .. } => {
-                self.ensure_run_directories()?;
                 postgres::initdb(settings, layout, account).await?;
             }
             Step::StartPostgres { listen, durability } => {
-                self.ensure_run_directories()?;
                 self.start_postgres(*listen, *durability).await?;
             }
             Step::StopPostgres => {
@@ -214,13 +212,11 @@ impl Hands {
                 }
             }
             Step::WriteRepmgrConf => {
-                self.ensure_run_directories()?;
                 repmgr::write_conf(settings, layout, identity, account)?;
                 write_node_id(layout, identity.id, account)?;
             }
             Step::RegisterPrimary => self.register_primary().await?,
             Step::WriteBarmanConf => {
-                self.ensure_run_directories()?;
                 let primary = &identity.address;
                 let passfile = repmgr::passfile;
                 barman::write_conf(settings, layout, primary, &self.barman, passfile)?;
@@ -304,13 +300,6 @@ impl Hands {
             "barman_streaming" => &barman.streaming_password,
             other => unreachable!("no plan asks for role {other}"),
         }
-    }
-
-    fn ensure_run_directories(&self) -> Result<(), FileError> {
-        let Hands { layout, postgres, .. } = self;
-        ensure_directory(&layout.run_dir, 0o1777, &self.ourselves)?;
-        ensure_directory(&layout.technical_socket_dir, 0o700, postgres)?;
-        ensure_directory(&layout.socket_dir, 0o3777, postgres)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::execute::read_node_id;
 use crate::layout::{self, Layout, Major, Means};
 use crate::postgres;
 use crate::repmgr::Identity;
-use crate::scenario::{DataDirectory, PortInUse, Situation};
+use crate::scenario::{DataDirectory, PortInUse, Refusal, Situation};
 use crate::settings::Settings;
 use crate::system::account::{Account, AccountError};
 use crate::system::files;
@@ -18,9 +18,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Everything that a start is decided from.
+/// What stays as it is for the life of the container.
 #[derive(Debug)]
-pub struct Observed {
+pub struct Bearings {
     /// Where things are.
     pub layout: Layout,
     /// Who this node is.
@@ -33,8 +33,6 @@ pub struct Observed {
     pub barman: Account,
     /// Whom we run as.
     pub ourselves: Account,
-    /// What was found.
-    pub situation: Situation,
 }
 
 /// Something that every image has is not there.
@@ -57,8 +55,8 @@ pub enum Ports {
     Ours,
 }
 
-/// Looks around.
-pub async fn observe(settings: &Settings, ports: Ports) -> Result<Observed, ObserveError> {
+/// Who and where we are.
+pub fn bearings(settings: &Settings) -> Result<Bearings, ObserveError> {
     let ourselves = Account::current();
     let (means, postgres, barman) = if ourselves.is_root() {
         (Means::EveryAccount, Account::named("postgres")?, Account::named("barman")?)
@@ -66,11 +64,9 @@ pub async fn observe(settings: &Settings, ports: Ports) -> Result<Observed, Obse
         (Means::OneAccount, ourselves.clone(), ourselves.clone())
     };
     let major = major().ok_or(ObserveError::NoPostgres)?;
-    let pgdata = pgdata(settings, major);
-    let layout = Layout::new(settings, major, pgdata);
-    let situation = situation(settings, &layout, &postgres, ports).await;
+    let layout = Layout::new(settings, major, pgdata(settings, major));
     let identity = identity(settings, &layout);
-    Ok(Observed { layout, identity, means, postgres, barman, ourselves, situation })
+    Ok(Bearings { layout, identity, means, postgres, barman, ourselves })
 }
 
 /// The newest PostgreSQL in the image; an image of ours has one.
@@ -102,12 +98,9 @@ fn identity(settings: &Settings, layout: &Layout) -> Identity {
     Identity { id, name: repmgr.node_name.clone(), address }
 }
 
-async fn situation(
-    settings: &Settings,
-    layout: &Layout,
-    postgres: &Account,
-    ports: Ports,
-) -> Situation {
+/// What a start would find. For a start it is asked under the volume's lock.
+pub async fn situation(settings: &Settings, bearings: &Bearings, ports: Ports) -> Situation {
+    let Bearings { layout, postgres, .. } = bearings;
     let pgdata = &layout.pgdata;
     let data_directory = data_directory(layout, postgres).await;
     let tried = match ports {
@@ -125,7 +118,6 @@ async fn situation(
         major: layout.major,
         owner_uid: fs::metadata(pgdata).ok().map(|meta| meta.uid()),
         postgres_uid: postgres.uid.as_raw(),
-        not_writable: not_writable([pgdata, &layout.state_dir]),
         free_mib: files::free_mib(pgdata),
         ports_in_use: tried,
         mounted_elsewhere: mounted_elsewhere(),
@@ -161,8 +153,10 @@ fn foreign_or_empty(pgdata: &Path) -> DataDirectory {
         Err(error) => return DataDirectory::Foreign { found: error.to_string() },
         Ok(entries) => entries,
     };
+    let half_a_mark = files::beside(&layout::unfinished_marker(pgdata));
     let mut names: Vec<String> = entries
         .flatten()
+        .filter(|entry| entry.path() != half_a_mark)
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| name != "lost+found")
         .collect();
@@ -174,6 +168,19 @@ fn foreign_or_empty(pgdata: &Path) -> DataDirectory {
             let found = format!("{}, and {} more", names[..5].join(", "), more - 5);
             DataDirectory::Foreign { found }
         }
+    }
+}
+
+/// The volume cannot be written. Asked before anything else is: the lock is a file on it.
+pub fn refuse_unwritable(bearings: &Bearings) -> Result<(), Refusal> {
+    let Layout { pgdata, state_dir, .. } = &bearings.layout;
+    match not_writable([pgdata, state_dir]) {
+        None => Ok(()),
+        Some((directory, reason)) => Err(Refusal::NotWritable {
+            directory,
+            reason,
+            expected: bearings.postgres.uid.as_raw(),
+        }),
     }
 }
 

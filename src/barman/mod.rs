@@ -49,7 +49,7 @@ pub fn write_conf(
         [("barman", &barman.password), ("barman_streaming", &barman.streaming_password)];
     ensure_file(&layout.barman_passfile, &passfile(&passwords), 0o600, account)?;
     ensure_directory(&barman.backup_dir, 0o700, account)?;
-    ensure_directory(&barman.config_dir, 0o1777, account)?;
+    ensure_directory(&barman.config_dir, 0o755, account)?;
     let global = GlobalConf {
         user: account.to_string(),
         home: barman.backup_dir.display().to_string(),

@@ -60,13 +60,10 @@ where
         match self.0 {
             Format::Text => writeln!(writer, "{time} {level:<5} {}", message.0),
             Format::Json => {
-                let line = serde_json::json!({
-                    "ts": time,
-                    "service": "pgherd",
-                    "level": level.as_str().to_lowercase(),
-                    "line": message.0,
-                });
-                writeln!(writer, "{line}")
+                let level = level.as_str().to_lowercase();
+                let line = serde_json::Value::from(message.0);
+                write!(writer, r#"{{"ts":"{time}","service":"pgherd","level":"{level}","line":"#)?;
+                writeln!(writer, "{line}}}")
             }
         }
     }

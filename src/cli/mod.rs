@@ -5,10 +5,10 @@ mod log;
 mod node;
 mod run;
 
-use crate::observe::{self, Observed, Ports};
+use crate::observe::{self, Bearings, Ports};
 use crate::scenario::{self, Refusal};
 use crate::settings::{self, Problems, Settings};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -122,6 +122,13 @@ pub fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
+/// The names of the commands that people use.
+pub fn commands() -> Vec<String> {
+    let cli = Cli::command();
+    let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|command| command.get_name().to_owned()).collect()
+}
+
 /// The settings, as the process environment has them.
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub(crate) fn read_settings() -> Result<Settings, Problems> {
@@ -166,14 +173,18 @@ fn show_settings(json: bool) -> u8 {
 fn plan(json: bool) -> u8 {
     with_settings(|settings| {
         let ports = if ask::answers(settings) { Ports::Ours } else { Ports::Try };
-        let observed = block_on(observe::observe(settings, ports));
-        let Observed { layout, means, situation, .. } = match observed {
-            Ok(observed) => observed,
+        let bearings = match observe::bearings(settings) {
+            Ok(bearings) => bearings,
             Err(error) => return failed(&error),
         };
-        match scenario::recognise(settings, &situation) {
+        let recognised = observe::refuse_unwritable(&bearings).and_then(|()| {
+            let situation = block_on(observe::situation(settings, &bearings, ports));
+            scenario::recognise(settings, &situation)
+        });
+        match recognised {
             Ok(scenario) => {
-                let plan = scenario::plan(settings, &layout, means, scenario);
+                let Bearings { layout, means, .. } = &bearings;
+                let plan = scenario::plan(settings, layout, *means, scenario);
                 answer(if json { pretty(&plan) } else { plan.to_string() })
             }
             Err(refusal) => refused(&refusal),

@@ -4,14 +4,15 @@ use super::{bad_settings, failed, log, read_settings, run::format, runtime, say,
 use crate::control::{EVENTS_MAX, Event, Node};
 use crate::execute::Hands;
 use crate::http;
-use crate::layout;
-use crate::observe::{self, Observed, Ports};
+use crate::layout::Layout;
+use crate::observe::{self, Bearings, Ports};
 use crate::postgres::conf;
-use crate::scenario::{self, DataDirectory, Refusal};
+use crate::scenario::{self, DataDirectory};
 use crate::service::Shutdown;
 use crate::settings::Settings;
 use crate::supervisor::Supervisor;
-use crate::system::files::ensure_directory;
+use crate::system::account::Account;
+use crate::system::files::{FileError, empty_directory, ensure_directory};
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -100,25 +101,22 @@ async fn start(
         ));
     }
 
-    let observed =
-        observe::observe(&settings, Ports::Try).await.map_err(|error| refused(&error))?;
-    let Observed { layout, identity, means, postgres, barman, ourselves, situation } = observed;
-    if let Some((directory, reason)) = situation.not_writable.clone() {
-        let expected = situation.postgres_uid;
-        return Err(refused(&Refusal::NotWritable { directory, reason, expected }));
-    }
-    if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
-        warn!(
-            "REPMGR_NODE_ID is {asked}, and this node keeps the id {} it was given once",
-            identity.id
-        );
-    }
-    let lock = lock(&settings, &layout.pgdata, &postgres)?;
-    // Looked at again under the lock: a minute ago another container may have been at it.
+    let bearings = observe::bearings(&settings).map_err(|error| refused(&error))?;
+    observe::refuse_unwritable(&bearings).map_err(|error| refused(&error))?;
+    let lock = lock(&settings, &bearings)?;
+    let situation = observe::situation(&settings, &bearings, Ports::Try).await;
     let scenario = scenario::recognise(&settings, &situation).map_err(|error| refused(&error))?;
     if let DataDirectory::Unfinished = situation.data_directory {
         warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
     }
+    let Bearings { layout, identity, means, postgres, barman, ourselves } = bearings;
+    if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
+        let kept = identity.id;
+        warn!(
+            "REPMGR_NODE_ID is {asked}, and this node keeps the id {kept} that it was given once"
+        );
+    }
+    ensure_run_directories(&layout, &postgres, &ourselves).map_err(|error| refused(&error))?;
 
     let listener = listen(&settings).await?;
     let (ended, ended_receiver) = mpsc::channel(EVENTS_MAX);
@@ -144,17 +142,27 @@ async fn start(
     Ok(node.run(scenario).await)
 }
 
-fn lock(
-    settings: &Settings,
-    pgdata: &Path,
-    postgres: &crate::system::account::Account,
-) -> Result<VolumeLock, NotStarted> {
-    let state_dir = layout::state_dir(settings);
-    ensure_directory(&state_dir, 0o700, postgres).map_err(|error| refused(&error))?;
+fn lock(settings: &Settings, bearings: &Bearings) -> Result<VolumeLock, NotStarted> {
+    let Bearings { layout, postgres, .. } = bearings;
+    ensure_directory(&layout.state_dir, 0o700, postgres).map_err(|error| refused(&error))?;
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder =
         format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());
-    VolumeLock::acquire(&state_dir.join("lock"), &holder, pgdata).map_err(|error| refused(&error))
+    VolumeLock::acquire(&layout.state_dir.join("lock"), &holder, &layout.pgdata)
+        .map_err(|error| refused(&error))
+}
+
+/// Afterwards the directories for sockets and password files are there, and what a killed
+/// container left in the private one is gone.
+fn ensure_run_directories(
+    layout: &Layout,
+    postgres: &Account,
+    ourselves: &Account,
+) -> Result<(), FileError> {
+    ensure_directory(&layout.run_dir, 0o3777, ourselves)?;
+    ensure_directory(&layout.socket_dir, 0o3777, postgres)?;
+    ensure_directory(&layout.technical_socket_dir, 0o700, postgres)?;
+    empty_directory(&layout.technical_socket_dir, &[])
 }
 
 async fn listen(settings: &Settings) -> Result<TcpListener, NotStarted> {
@@ -170,7 +178,7 @@ async fn listen(settings: &Settings) -> Result<TcpListener, NotStarted> {
 
 /// What cron's jobs print comes out of the container's log: cron itself would mail it to nobody.
 /// The pipe is open on our side for both, so that no job finds it without a reader.
-fn barman_log(path: &Path, barman: &crate::system::account::Account, output: &OutputHandle) {
+fn barman_log(path: &Path, barman: &Account, output: &OutputHandle) {
     let open = || -> std::io::Result<pipe::Receiver> {
         let _ = std::fs::remove_file(path);
         nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600))?;

@@ -240,6 +240,7 @@ impl Node {
                 row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
                 (row.timeline, row.lsn) = (Some(timeline), lsn);
                 row.lag_bytes = (!in_recovery).then_some(0);
+                row.lag_seconds = (!in_recovery).then_some(0.0);
                 self.snapshot.timeline = Some(timeline);
                 let services = self.hands.supervisor.helpers();
                 self.row().services = services.iter().map(ToString::to_string).collect();
@@ -305,11 +306,12 @@ async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {
 /// leaves it: its exit status does not tell (an immediate shutdown ends with 0 too).
 async fn stop(hands: &Hands, how: Shutdown) -> bool {
     let supervisor = &hands.supervisor;
-    supervisor.stop_helpers().await;
     let began = Instant::now();
     let limit = hands.settings.herd.stop_timeout;
+    supervisor.stop_helpers().await;
     let Some(running) = supervisor.signal_postgres(how) else { return true };
-    if tokio::time::timeout(limit, running.wait()).await.is_err() {
+    let left = limit.saturating_sub(began.elapsed());
+    if tokio::time::timeout(left, running.wait()).await.is_err() {
         warn!(
             "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
              recovers at its next start",
@@ -402,8 +404,12 @@ fn first_snapshot(hands: &Hands, means: Means) -> Snapshot {
             timeline: None,
             lsn: None,
             lag_bytes: None,
+            lag_seconds: None,
+            sync: false,
             priority: settings.repmgr.priority,
             location: settings.repmgr.location.clone(),
+            votes: false,
+            last_seen_seconds: 0.0,
             services: Vec::new(),
         }],
     }

@@ -60,10 +60,18 @@ pub struct NodeStatus {
     pub lsn: Option<Lsn>,
     /// Behind the primary, in bytes.
     pub lag_bytes: Option<u64>,
+    /// Behind the primary, in seconds.
+    pub lag_seconds: Option<f64>,
+    /// An acknowledged write is surely on it.
+    pub sync: bool,
     /// repmgr's priority; 0 is never promoted.
     pub priority: u32,
     /// repmgr's location.
     pub location: String,
+    /// It has a vote about who leads.
+    pub votes: bool,
+    /// Since it last said how it is. Of the node that answers: zero.
+    pub last_seen_seconds: f64,
     /// Which helpers run: `crond`, `repmgrd`.
     pub services: Vec<String>,
 }

@@ -56,6 +56,7 @@ pub async fn initdb(
     let pgdata = &layout.pgdata;
     ensure_directory(pgdata, 0o700, account)?;
     ensure_file(&layout.unfinished_marker(), UNFINISHED, 0o600, account)?;
+    files::sync_directory(pgdata)?; // Before the first file that it is about.
 
     let making = pgdata.join(MAKING);
     let password = layout.technical_socket_dir.join("initdb.password");

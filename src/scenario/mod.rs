@@ -3,7 +3,7 @@
 //! Pure: a [`Situation`] goes in, a [`Plan`] comes out, and nothing else happens.
 //! `pgherd plan` prints the result and stops there.
 //!
-//! Two rules make a crash harmless at any moment (`tests/crash_at_every_step.rs` tries every one):
+//! Two rules make a crash harmless at any moment (`tests/crash_at_every_step` tries every one):
 //! - a step says *what must be true afterwards*, so that doing it twice is the same as doing it
 //!   once;
 //! - a data directory is marked as unfinished before its first file is made, and the mark is

@@ -20,8 +20,6 @@ pub struct Situation {
     pub owner_uid: Option<u32>,
     /// Whom Postgres will run as.
     pub postgres_uid: u32,
-    /// The first directory that had to be written and could not, and why.
-    pub not_writable: Option<(PathBuf, String)>,
     /// Room on the volume, in MiB. `None` when it cannot be told.
     pub free_mib: Option<u64>,
     /// Ports of ours that somebody else listens on.
@@ -78,13 +76,6 @@ pub enum DataDirectory {
 impl Situation {
     /// Nothing stands in the way of any start.
     pub(super) fn usable(&self) -> Result<(), Refusal> {
-        if let Some((directory, reason)) = &self.not_writable {
-            return Err(Refusal::NotWritable {
-                directory: directory.clone(),
-                reason: reason.clone(),
-                expected: self.postgres_uid,
-            });
-        }
         if let Some(PortInUse { port, variable }) = self.ports_in_use.first().copied() {
             return Err(Refusal::PortInUse { port, variable });
         }
@@ -115,8 +106,10 @@ impl Situation {
                 found: found.clone(),
             });
         }
-        match self.free_mib {
-            Some(free_mib) if free_mib < needed_mib => {
+        match (&self.data_directory, self.free_mib) {
+            // What an interrupted start left makes room by being thrown away.
+            (DataDirectory::Unfinished, _) => Ok(()),
+            (_, Some(free_mib)) if free_mib < needed_mib => {
                 Err(Refusal::NoRoom { directory: self.pgdata.clone(), free_mib, needed_mib })
             }
             _ => Ok(()),

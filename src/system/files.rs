@@ -37,9 +37,7 @@ pub fn ensure_file(
     {
         return Ok(false);
     }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".pgherd-new");
-    let beside = path.with_file_name(name);
+    let beside = beside(path);
     let write = || -> io::Result<()> {
         let _ = fs::remove_file(&beside);
         let mut file = File::create_new(&beside)?;
@@ -54,6 +52,13 @@ pub fn ensure_file(
         failed("write", path)(source)
     })?;
     Ok(true)
+}
+
+/// Where [`ensure_file`] writes what it then renames to `path`: a crash in between leaves it.
+pub fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".pgherd-new");
+    path.with_file_name(name)
 }
 
 /// Afterwards `path` is a directory with this mode and owner. Its parents are made as needed,

@@ -1,6 +1,11 @@
 //! Containers for stories: started, asked, killed and removed through the docker command.
 
-#![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "a library of its own, in a test")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stderr,
+    reason = "a library of its own, in a test"
+)]
 
 use std::fmt::Write as _;
 use std::process::{Command, Output, Stdio};

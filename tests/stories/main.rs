@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod harness;
+mod killed_at_each_step;
 mod master_first_start;
 mod official_image;
 mod secrets;

@@ -1,0 +1,518 @@
+//! The promises of the init half.
+
+use crate::container::{
+    As, Container, bash, both, children, directory, first, init_of, kill, run, status,
+    status_number, this_program,
+};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::pty::openpty;
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use nix::unistd::Pid;
+use pgherd::system::signals;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Pairs each case with its name.
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => { &[$((stringify!($case), $case as fn())),*] };
+}
+
+pub(crate) const ALL: &[(&str, fn())] = cases![
+    every_exit_status_is_passed_on,
+    death_by_a_signal_is_128_and_its_number,
+    a_missing_program_is_127_and_one_that_cannot_run_126,
+    standard_streams_are_left_alone,
+    the_child_works_where_it_was_started_and_init_in_the_root,
+    every_signal_is_forwarded,
+    a_stop_and_a_continue_keep_their_order,
+    real_time_signals_are_forwarded_as_often_as_they_came,
+    a_default_action_ends_the_child_and_so_the_container,
+    ten_thousand_orphans_are_reaped_in_level_memory,
+    a_signal_is_for_the_child_alone,
+    with_g_a_signal_is_for_the_whole_group,
+    with_g_those_left_are_told_to_end,
+    inherited_signals_are_passed_on_as_they_were,
+    the_child_is_in_the_foreground_of_its_terminal,
+    a_terminal_round_trip_works,
+    ctrl_c_reaches_the_child_once,
+    idle_it_does_not_wake_up,
+    the_nodes_status_is_the_containers_if_nothing_is_left,
+    a_killed_or_panicked_node_leaves_postgres_to_be_stopped_in_order,
+    a_node_that_forgot_postgres_did_not_succeed,
+    a_stubborn_postgres_is_stopped_immediately_at_the_time_limit,
+    a_signal_from_outside_makes_the_stop_immediate,
+    strays_are_told_to_end_and_not_waited_for_long,
+    a_full_standard_error_does_not_keep_postgres_from_being_stopped,
+];
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn every_exit_status_is_passed_on() {
+    for code in 0..=255 {
+        assert_eq!(status(run(As::Subreaper, &["--", "sh", "-c", &format!("exit {code}")])), code);
+    }
+    for code in [0, 1, 42, 255] {
+        assert_eq!(status(bash(both()[0], &format!("exit {code}"))), code);
+    }
+}
+
+fn death_by_a_signal_is_128_and_its_number() {
+    for &way in both() {
+        for signal in [1, 2, 3, 9, 15, 34, 64] {
+            let script = format!("ulimit -c 0; kill -{signal} $$");
+            // Not bash, which ignores SIGQUIT.
+            let ended = status(run(way, &["--", "sh", "-c", &script]));
+            assert_eq!(ended, 128 + signal, "as {way:?}");
+        }
+    }
+}
+
+fn a_missing_program_is_127_and_one_that_cannot_run_126() {
+    for &way in both() {
+        for (program, code) in [("no-such-program", 127), ("/etc", 126), ("/etc/passwd", 126)] {
+            let output = run(way, &["--", program]).output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(code), "{program}: {text}");
+            assert!(text.starts_with(&format!("pgherd | cannot run {program}: ")), "{text}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
+    }
+}
+
+fn standard_streams_are_left_alone() {
+    for &way in both() {
+        let mut shell = Container::start(way, run(way, &["--", "sh"]));
+        shell.write("echo \"Hello $((6 * 7))\"\nexit 5\n");
+        assert_eq!(shell.end(), (5, "Hello 42\n".into()));
+
+        let output = run(way, &["--", "sh", "-c", "echo out; echo err >&2"]).output().unwrap();
+        assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b"err\n"[..]));
+    }
+}
+
+fn the_child_works_where_it_was_started_and_init_in_the_root() {
+    for &way in both() {
+        let mut command = bash(way, "pwd; read");
+        command.current_dir("/usr");
+        let mut container = Container::start(way, command);
+        container.expect("/usr");
+        assert_eq!(fs::read_link(format!("/proc/{}/cwd", container.init())).unwrap(), *"/");
+    }
+}
+
+/// A container that prints the signals its child gets.
+fn signal_printer(way: As) -> Container {
+    let program = this_program();
+    let mut container = Container::start(way, run(way, &["--", &program, "--role=print-signals"]));
+    container.expect("ready");
+    container
+}
+
+fn every_signal_is_forwarded() {
+    let not_forwarded = [
+        libc::SIGKILL,
+        libc::SIGSTOP,
+        libc::SIGCHLD,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGSEGV,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGBUS,
+        libc::SIGABRT,
+        libc::SIGTRAP,
+        libc::SIGSYS,
+        32,
+        33, // glibc's own
+    ];
+    for &way in both() {
+        let mut printer = signal_printer(way);
+        for signal in (1..=64).filter(|signal| !not_forwarded.contains(signal)) {
+            printer.signal(signal);
+            printer.expect(&signal.to_string());
+        }
+        printer.signal(libc::SIGTTIN);
+        printer.signal(libc::SIGTTOU);
+        printer.signal(libc::SIGCHLD);
+        printer.signal(libc::SIGUSR1);
+        printer.expect(&libc::SIGUSR1.to_string());
+    }
+}
+
+/// `signal_hook::iterator` gives signals by number, CONT before TSTP.
+fn a_stop_and_a_continue_keep_their_order() {
+    for &way in both() {
+        let mut printer = signal_printer(way);
+        for _ in 0..200 {
+            printer.signal(libc::SIGTSTP);
+            printer.signal(libc::SIGCONT);
+            // The kernel drops a pending TSTP when a CONT comes.
+            let seen = printer.line();
+            if seen == libc::SIGTSTP.to_string() {
+                printer.expect(&libc::SIGCONT.to_string());
+            } else {
+                assert_eq!(seen, libc::SIGCONT.to_string());
+            }
+            printer.signal(libc::SIGUSR1);
+            printer.expect(&libc::SIGUSR1.to_string());
+        }
+    }
+}
+
+fn real_time_signals_are_forwarded_as_often_as_they_came() {
+    let mut printer = signal_printer(both()[0]);
+    for _ in 0..100 {
+        printer.signal(40);
+    }
+    for _ in 0..100 {
+        printer.expect("40");
+    }
+}
+
+fn a_default_action_ends_the_child_and_so_the_container() {
+    for &way in both() {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
+            let mut container = Container::start(way, bash(way, "echo ready; exec sleep 100"));
+            container.expect("ready");
+            container.signal(signal);
+            assert_eq!(container.end().0, 128 + signal);
+        }
+    }
+}
+
+fn ten_thousand_orphans_are_reaped_in_level_memory() {
+    for &way in both() {
+        let program = this_program();
+        let args = ["--", &*program, "--role=orphans", "10", "1000"];
+        let mut container = Container::start(way, run(way, &args));
+        container.expect("ready");
+        let init = container.init();
+        let before = status_number(init, "VmRSS");
+        let started = Instant::now();
+        container.write("\n");
+        container.expect("done");
+        let made = started.elapsed();
+        // A zombie is a child too.
+        until("only the main child is left", || children(init).len() == 1);
+        let reaped = started.elapsed();
+        let after = status_number(init, "VmRSS");
+        println!(
+            "  as {way:?}: made in {made:?}, reaped in {reaped:?}, RSS {before} -> {after} kB"
+        );
+        assert!(after < before + 256, "RSS went from {before} to {after} kB");
+        assert_eq!(container.end().0, 0);
+    }
+}
+
+fn until(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !ready() {
+        assert!(Instant::now() < deadline, "gave up waiting: {what}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+fn a_signal_is_for_the_child_alone() {
+    for &way in both() {
+        let script = "trap 'kill $! && echo it lived; exit 3' USR1; \
+                      sleep 100 & echo ready; while :; do wait; done";
+        let mut container = Container::start(way, bash(way, script));
+        container.expect("ready");
+        container.signal(libc::SIGUSR1);
+        container.expect("it lived");
+        assert_eq!(container.end().0, 3);
+    }
+}
+
+fn with_g_a_signal_is_for_the_whole_group() {
+    for &way in both() {
+        let script = "trap : USR1; sleep 100 & echo ready; \
+                      while kill -0 $!; do wait $!; status=$?; done 2>&-; exit $status";
+        let container = run(way, &["-g", "--", "bash", "-c", script]);
+        let mut container = Container::start(way, container);
+        container.expect("ready");
+        container.signal(libc::SIGUSR1);
+        assert_eq!(container.end().0, 128 + libc::SIGUSR1);
+    }
+}
+
+fn with_g_those_left_are_told_to_end() {
+    // As PID 1 takes all with it, only a subreaper shows the difference.
+    let script = "(trap 'echo told; exit' TERM; trap 'echo not told; exit' USR1; \
+                   echo $BASHPID; while :; do sleep 0.01; done) & read _";
+    let mut container =
+        Container::start(As::Subreaper, run(As::Subreaper, &["-g", "--", "bash", "-c", script]));
+    container.line();
+    assert_eq!(container.end(), (1, "told\n".into()));
+
+    let mut container = Container::start(As::Subreaper, bash(As::Subreaper, script));
+    let left = Pid::from_raw(container.line().parse().unwrap());
+    assert_eq!(container.wait(), 1);
+    signals::send(left, libc::SIGUSR1).unwrap();
+    container.expect("not told");
+}
+
+/// tini's `sigconf-test`.
+fn inherited_signals_are_passed_on_as_they_were() {
+    let program = this_program();
+    let pgherd = env!("CARGO_BIN_EXE_pgherd");
+    let cat = ["cat", "/proc/self/status"]; // grep would set SIGSEGV itself
+    for &way in both() {
+        let seen = |init: &[&str]| {
+            let args = [&["--role=signals-set"], init, &cat].concat();
+            let output = first(way, &program, &args).output().unwrap();
+            let status = String::from_utf8(output.stdout).unwrap();
+            ["SigBlk", "SigIgn"].map(|field| {
+                let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+                u64::from_str_radix(line[1..].trim(), 16).unwrap()
+            })
+        };
+        let bare = seen(&[]);
+        let [blocked, ignored] = bare;
+        let set = |signals: [i32; 3]| signals.iter().map(|signal| 1 << (signal - 1)).sum::<u64>();
+        assert_eq!(blocked, set([libc::SIGTTIN, libc::SIGILL, libc::SIGTERM]));
+        let wanted = set([libc::SIGTTOU, libc::SIGSEGV, libc::SIGINT]);
+        assert_eq!(ignored & wanted, wanted, "{ignored:x}");
+        assert_eq!(seen(&[pgherd, "run", "--"]), bare);
+    }
+}
+
+/// `pgherd run -- command` on a terminal of its own.
+struct Terminal {
+    keyboard: File,
+    screen: BufReader<File>,
+    container: std::process::Child,
+    way: As,
+}
+
+impl Terminal {
+    fn start(way: As, command: &[&str]) -> Self {
+        let pty = openpty(None, None).unwrap();
+        let mut settings = tcgetattr(&pty.slave).unwrap();
+        settings.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(&pty.slave, SetArg::TCSANOW, &settings).unwrap();
+        let pgherd = [env!("CARGO_BIN_EXE_pgherd"), "run", "--"];
+        let args = [&["--role=on-terminal"], &pgherd[..], command].concat();
+        let mut first = first(way, &this_program(), &args);
+        let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+        let container = first.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+        let keyboard = File::from(pty.master.try_clone().unwrap());
+        Terminal { keyboard, screen: BufReader::new(pty.master.into()), container, way }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).unwrap();
+    }
+
+    #[track_caller]
+    fn expect(&mut self, line: &str) {
+        let mut seen = String::new();
+        self.screen.read_line(&mut seen).unwrap();
+        assert_eq!(seen.trim_end(), line);
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        kill(self.way, &mut self.container);
+    }
+}
+
+fn the_child_is_in_the_foreground_of_its_terminal() {
+    for &way in both() {
+        let mut terminal = Terminal::start(way, &[&this_program(), "--role=foreground"]);
+        terminal.expect("true");
+        assert_eq!(terminal.container.wait().unwrap().code(), Some(0));
+    }
+}
+
+fn a_terminal_round_trip_works() {
+    for &way in both() {
+        let mut terminal = Terminal::start(way, &["tac"]);
+        terminal.type_in("one\ntwo\n\x04");
+        terminal.expect("two");
+        terminal.expect("one");
+        assert_eq!(terminal.container.wait().unwrap().code(), Some(0));
+    }
+}
+
+fn ctrl_c_reaches_the_child_once() {
+    for &way in both() {
+        let mut terminal = Terminal::start(way, &[&this_program(), "--role=print-signals"]);
+        terminal.expect("ready");
+        for _ in 0..20 {
+            terminal.type_in("\x03");
+            terminal.expect("2");
+            signals::send(init_of(way, &terminal.container), libc::SIGUSR1).unwrap();
+            terminal.expect("10");
+        }
+        let mut terminal = Terminal::start(way, &["sh", "-c", "echo ready; exec sleep 100"]);
+        terminal.expect("ready");
+        terminal.type_in("\x03");
+        assert_eq!(terminal.container.wait().unwrap().code(), Some(130));
+    }
+}
+
+fn idle_it_does_not_wake_up() {
+    for &way in both() {
+        let mut container = Container::start(way, bash(way, "echo ready; exec sleep 100"));
+        container.expect("ready");
+        let init = container.init();
+        let wake_ups = || {
+            status_number(init, "voluntary_ctxt_switches")
+                + status_number(init, "nonvoluntary_ctxt_switches")
+        };
+        until("it waits for signals", || {
+            fs::read_to_string(format!("/proc/{init}/wchan")).unwrap().contains("poll")
+        });
+        let before = wake_ups();
+        // Nothing is to happen, and for that no condition can be waited for.
+        std::thread::park_timeout(Duration::from_millis(1500));
+        assert_eq!(wake_ups(), before);
+        assert_eq!(status_number(init, "Threads"), 1);
+    }
+}
+
+/// A container whose node half ends as told once it gets a line, after it has
+/// started `services`, such as `postgres:2,3`: the name, and the signals that
+/// end it.
+fn with_node(way: As, stop_timeout: Duration, end: &str, services: &[&str]) -> Container {
+    with_node_saying_to(Stdio::piped(), way, stop_timeout, end, services)
+}
+
+fn with_node_saying_to(
+    stderr: Stdio,
+    way: As,
+    stop_timeout: Duration,
+    end: &str,
+    services: &[&str],
+) -> Container {
+    let directory = directory(&format!("{end}-{way:?}"));
+    let stop_millis = stop_timeout.as_millis().to_string();
+    let mut args = vec!["--role=init-of-node".to_owned(), stop_millis, end.to_owned()];
+    for service in services {
+        let name = service.split(':').next().unwrap();
+        let _ = symlink(this_program(), directory.join(name));
+        args.push(directory.join(service).into_os_string().into_string().unwrap());
+    }
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let mut command = first(way, &this_program(), &args);
+    command.stderr(stderr);
+    let mut container = Container::start(way, command);
+    let mut started: Vec<_> = (0..=services.len()).map(|_| container.line()).collect();
+    started.sort_unstable();
+    let mut expected: Vec<_> = services
+        .iter()
+        .map(|service| format!("{} started", service.split(':').next().unwrap()))
+        .chain(["ready".to_owned()])
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(started, expected);
+    fs::remove_dir_all(directory).unwrap();
+    container
+}
+
+fn the_nodes_status_is_the_containers_if_nothing_is_left() {
+    for &way in both() {
+        for (end, status) in [("0", 0), ("42", 42), ("killed", 137), ("panics", 101)] {
+            let mut container = with_node(way, SOON, end, &[]);
+            let started = Instant::now();
+            assert_eq!(container.wait(), status);
+            assert!(started.elapsed() < Duration::from_secs(2), "there was nothing to wait for");
+        }
+    }
+}
+
+fn a_killed_or_panicked_node_leaves_postgres_to_be_stopped_in_order() {
+    for &way in both() {
+        for (end, status) in [("killed", 137), ("panics", 101), ("3", 3)] {
+            let mut container = with_node(way, SOON, end, &["postgres:2", "repmgrd:15"]);
+            container.write("\n");
+            let mut lines = [container.line(), container.line()];
+            lines.sort_unstable();
+            assert_eq!(lines, ["postgres got 2", "repmgrd got 15"]);
+            let said = container.stderr();
+            assert_eq!(container.end(), (status, String::new()));
+            let line = said.lines().find(|line| line.starts_with("pgherd | the node half has"));
+            assert!(line.is_some_and(|line| line.contains("left Postgres running")), "{said}");
+        }
+    }
+}
+
+fn a_node_that_forgot_postgres_did_not_succeed() {
+    for &way in both() {
+        let mut container = with_node(way, SOON, "0", &["postgres:2"]);
+        container.write("\n");
+        assert_eq!(container.end(), (1, "postgres got 2\n".into()));
+    }
+}
+
+fn a_stubborn_postgres_is_stopped_immediately_at_the_time_limit() {
+    for &way in both() {
+        let limit = Duration::from_millis(300);
+        let mut container = with_node(way, limit, "killed", &["postgres:3"]);
+        container.write("\n");
+        container.expect("postgres got 2");
+        let started = Instant::now();
+        container.expect("postgres got 3");
+        assert!(started.elapsed() > limit / 2, "{:?}", started.elapsed());
+        assert_eq!(container.end().0, 137);
+    }
+}
+
+fn a_signal_from_outside_makes_the_stop_immediate() {
+    for &way in both() {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] {
+            let mut container = with_node(way, SOON, "killed", &["postgres:3"]);
+            container.write("\n");
+            container.expect("postgres got 2");
+            container.signal(libc::SIGHUP); // means nothing now
+            container.signal(signal);
+            container.expect("postgres got 3");
+            assert_eq!(container.end(), (137, String::new()));
+        }
+    }
+}
+
+fn strays_are_told_to_end_and_not_waited_for_long() {
+    for &way in both() {
+        let mut container = with_node(way, SOON, "7", &["cron:15"]);
+        assert_eq!(container.wait(), 7);
+        container.expect("cron got 15");
+
+        let mut container = with_node(way, SOON, "7", &["cron:99"]);
+        container.write("\n");
+        container.expect("cron got 15");
+        let left = children(container.init());
+        let started = Instant::now();
+        assert_eq!(container.wait(), 7);
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        for stray in left {
+            let _ = signals::send(stray, libc::SIGKILL); // as PID 1, init took it along
+        }
+    }
+}
+
+/// Our few lines must not keep Postgres from being stopped.
+fn a_full_standard_error_does_not_keep_postgres_from_being_stopped() {
+    for &way in both() {
+        let (unread, stderr) = io::pipe().unwrap();
+        let stderr: OwnedFd = stderr.into();
+        fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        while nix::unistd::write(&stderr, &[0; 512]).is_ok() {}
+        fcntl(&stderr, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let limit = Duration::from_millis(300);
+        let mut container =
+            with_node_saying_to(stderr.into(), way, limit, "killed", &["postgres:3"]);
+        container.write("\n");
+        container.expect("postgres got 2");
+        container.expect("postgres got 3");
+        assert_eq!(container.end().0, 137);
+        drop(unread);
+    }
+}

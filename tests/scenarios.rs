@@ -1,0 +1,333 @@
+//! The scenario engine from outside: which section applies, and what its plan says.
+//! `UPDATE_GOLDEN=1 cargo test --test scenarios` rewrites the plans; review the diff.
+
+use pgherd::cluster::{ControlData, SystemIdentifier, Timeline};
+use pgherd::layout::{Layout, Means};
+use pgherd::scenario::{self, DataDirectory, Plan, PortInUse, Refusal, Scenario, Situation, Step};
+use pgherd::settings::{self, Settings};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FIRST_START: Scenario = Scenario::PrimaryFirstStart { begun_anew: false };
+const FIRST_START_AGAIN: Scenario = Scenario::PrimaryFirstStart { begun_anew: true };
+
+#[test]
+fn plans_are_their_golden_files() {
+    for (name, means, scenario) in [
+        ("primary-first-start", Means::EveryAccount, FIRST_START),
+        ("primary-first-start-begun-anew", Means::EveryAccount, FIRST_START_AGAIN),
+        ("primary-first-start-without-root", Means::OneAccount, FIRST_START),
+        ("primary-restart", Means::EveryAccount, Scenario::PrimaryRestart),
+    ] {
+        golden(name, &plan(&defaults(), means, scenario).to_string());
+    }
+}
+
+fn golden(name: &str, actual: &str) {
+    let path = format!("tests/golden/{name}.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, actual).expect("tests run in the repository root");
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(actual, expected, "{path} differs; if it should, UPDATE_GOLDEN=1 rewrites it");
+}
+
+/// Nothing left out, nothing reordered, whoever the container runs as.
+#[test]
+fn the_first_starts_stages_are_the_documents_lines() {
+    for means in [Means::EveryAccount, Means::OneAccount] {
+        let plan = plan(&defaults(), means, FIRST_START);
+        let titles: Vec<&str> = plan.stages.iter().map(|stage| stage.title.as_ref()).collect();
+        assert_eq!(titles, lines_of(FIRST_START.title()));
+    }
+}
+
+#[test]
+fn scenarios_have_the_documents_titles() {
+    for scenario in [FIRST_START, Scenario::PrimaryRestart] {
+        let _ = lines_of(scenario.title());
+    }
+}
+
+/// The numbered lines of a section. Two of the first are both numbered 3, so only the order counts.
+fn lines_of(section: &str) -> Vec<String> {
+    let document = fs::read_to_string("tests/golden/scenarios.md").expect("the document is there");
+    let found = document.split("\n## ").find(|one| one.lines().next() == Some(section));
+    found
+        .unwrap_or_else(|| panic!("the document has no section \"{section}\""))
+        .lines()
+        .filter_map(|line| line.split_once(". "))
+        .filter(|(number, _)| number.parse::<u32>().is_ok())
+        .map(|(_, text)| text.trim_end().replace("\\_", "_"))
+        .collect()
+}
+
+#[test]
+fn the_disk_decides_which_section_applies() {
+    for (on_disk, master, expected) in [
+        (DataDirectory::Empty, "true", FIRST_START),
+        (DataDirectory::Unfinished, "true", FIRST_START_AGAIN),
+        (cluster(false), "true", Scenario::PrimaryRestart),
+        (cluster(false), "false", Scenario::PrimaryRestart), // The disk outranks the environment.
+    ] {
+        let settings = read(&[("REPMGR_MASTER", master)]);
+        let situation = Situation { data_directory: on_disk.clone(), ..fine() };
+        assert_eq!(
+            scenario::recognise(&settings, &situation),
+            Ok(expected),
+            "{on_disk:?}, {master}"
+        );
+    }
+}
+
+/// What stands in the way, and what the one line about it must name: the thing, and the remedy.
+#[test]
+fn a_refusal_names_the_thing_and_the_remedy() {
+    let with = |data_directory| Situation { data_directory, ..fine() };
+    let pgdata = "/var/lib/postgresql/17/docker";
+    let mut seen = BTreeSet::new();
+    for (situation, env, says) in [
+        (
+            with(DataDirectory::Foreign { found: "notes.txt".to_owned() }),
+            &[][..],
+            [pgdata, "notes.txt", "PGDATA", "empty it"],
+        ),
+        (
+            with(DataDirectory::Broken { reason: "no pg_control".to_owned() }),
+            &[],
+            [pgdata, "no pg_control", "restore it from a backup", "empty the directory"],
+        ),
+        (
+            with(DataDirectory::OtherMajor { found: "15".to_owned() }),
+            &[],
+            [pgdata, "PostgreSQL 15", "the image for 15", "pg_upgrade"],
+        ),
+        (
+            Situation { owner_uid: Some(70), ..with(cluster(false)) },
+            &[],
+            [pgdata, "uid 70", "runs as 999", "chown -R 999"],
+        ),
+        (
+            Situation {
+                not_writable: Some((
+                    "/var/lib/postgresql".into(),
+                    "Read-only file system".to_owned(),
+                )),
+                ..with(cluster(false))
+            },
+            &[],
+            [
+                "/var/lib/postgresql",
+                "Read-only file system",
+                "mount the volume read-write",
+                "uid 999",
+            ],
+        ),
+        (
+            Situation { free_mib: Some(20), ..fine() },
+            &[],
+            [pgdata, "20 MiB free", "128 MiB", "more room"],
+        ),
+        (
+            Situation {
+                ports_in_use: vec![PortInUse { port: 5432, variable: "POSTGRES_PORT" }],
+                ..with(cluster(false))
+            },
+            &[],
+            ["port 5432", "taken", "stop it", "POSTGRES_PORT"],
+        ),
+        (
+            Situation { mounted_elsewhere: Some("/var/lib/postgresql/data".into()), ..fine() },
+            &[],
+            [
+                "mounted at /var/lib/postgresql/data",
+                pgdata,
+                "mount the volume at /var/lib/postgresql,",
+                "PGDATA=/var/lib/postgresql/data/pgdata",
+            ],
+        ),
+        (
+            Situation {
+                backups_of: Some(("/home/barman/data/pgherd".into(), "77".to_owned())),
+                ..fine()
+            },
+            &[],
+            ["/home/barman/data/pgherd", "system identifier 77", "empty it", "BARMAN_BACKUP_DIR"],
+        ),
+        (
+            fine(),
+            &[("REPMGR_MASTER", "false")],
+            ["REPMGR_MASTER", "false", "masters only", "REPMGR_MASTER=true"],
+        ),
+        (
+            with(cluster(true)),
+            &[],
+            [pgdata, "standby.signal", "pg_ctl promote", "the image that made it"],
+        ),
+    ] {
+        let refusal = scenario::recognise(&read(env), &situation).expect_err(says[0]);
+        let line = refusal.to_string();
+        assert!(!line.contains('\n'), "one line: {line}");
+        for word in says {
+            assert!(line.contains(word), "{refusal:?} must say {word:?}, and says: {line}");
+        }
+        seen.insert(number(&refusal));
+    }
+    assert_eq!(seen.len(), number_of_refusals(), "a refusal has no row in this table");
+}
+
+/// Does not compile when a variant is added: give it the next number, and a row above.
+fn number(refusal: &Refusal) -> usize {
+    match refusal {
+        Refusal::ForeignFiles { .. } => 1,
+        Refusal::BrokenCluster { .. } => 2,
+        Refusal::OtherMajor { .. } => 3,
+        Refusal::OtherOwner { .. } => 4,
+        Refusal::NotWritable { .. } => 5,
+        Refusal::NoRoom { .. } => 6,
+        Refusal::PortInUse { .. } => 7,
+        Refusal::MountedElsewhere { .. } => 8,
+        Refusal::ForeignBackups { .. } => 9,
+        Refusal::StandbyNotYet => 10,
+        Refusal::StandbyDirectory { .. } => number_of_refusals(),
+    }
+}
+
+const fn number_of_refusals() -> usize {
+    11
+}
+
+/// It passed these checks when it was begun, and throwing it away makes the room that it takes.
+#[test]
+fn an_interrupted_start_is_not_refused_for_the_room_that_it_took() {
+    let situation =
+        Situation { data_directory: DataDirectory::Unfinished, free_mib: Some(1), ..fine() };
+    assert_eq!(scenario::recognise(&defaults(), &situation), Ok(FIRST_START_AGAIN));
+}
+
+proptest! {
+    #[test]
+    fn a_marked_directory_is_always_begun_anew(
+        master in any::<bool>(), free_mib in any::<Option<u64>>(), owner_uid in any::<Option<u32>>(),
+        means in means(),
+    ) {
+        let situation = Situation { data_directory: DataDirectory::Unfinished, free_mib, owner_uid, ..fine() };
+        let settings = read(&[("REPMGR_MASTER", if master { "true" } else { "false" })]);
+        match scenario::recognise(&settings, &situation) {
+            Ok(scenario) => {
+                prop_assert_eq!(&scenario, &FIRST_START_AGAIN);
+                let steps = steps(&plan(&settings, means, scenario));
+                let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted);
+                let discarded = at(|step| matches!(step, Step::DiscardUnfinished { .. }));
+                prop_assert_eq!(discarded, Some(0), "nothing is built on what is left");
+                prop_assert_eq!(at(|step| matches!(step, Step::InitDataDirectory { .. })), Some(1));
+            }
+            Err(refusal) => prop_assert_eq!(refusal, Refusal::StandbyNotYet),
+        }
+    }
+
+    #[test]
+    fn an_unmarked_cluster_is_never_discarded(
+        situation in situations(), master in any::<bool>(), means in means(),
+    ) {
+        let settings = read(&[("REPMGR_MASTER", if master { "true" } else { "false" })]);
+        if let Ok(scenario) = scenario::recognise(&settings, &situation) {
+            for step in steps(&plan(&settings, means, scenario)) {
+                let discards = matches!(step, Step::DiscardUnfinished { .. });
+                let makes = matches!(step, Step::InitDataDirectory { .. });
+                prop_assert!(!discards || situation.data_directory == DataDirectory::Unfinished);
+                prop_assert!(!makes || matches!(
+                    situation.data_directory, DataDirectory::Empty | DataDirectory::Unfinished
+                ));
+            }
+        }
+    }
+
+    #[test]
+    fn no_plan_holds_a_secret(situation in situations(), means in means()) {
+        let names = ["POSTGRES_PASSWORD", "REPMGR_PASSWORD", "REPMGR_STREAMING_PASSWORD",
+            "BARMAN_PASSWORD", "BARMAN_STREAMING_PASSWORD"];
+        let settings = read(&names.map(|name| (name, "open sesame")));
+        if let Ok(scenario) = scenario::recognise(&settings, &situation) {
+            let plan = plan(&settings, means, scenario);
+            let json = serde_json::to_string(&plan).unwrap();
+            let shown = format!("{plan}{plan:?}{json}");
+            prop_assert!(!shown.contains("sesame"), "{}", shown);
+        }
+    }
+}
+
+fn means() -> impl Strategy<Value = Means> {
+    prop_oneof![Just(Means::EveryAccount), Just(Means::OneAccount)]
+}
+
+fn situations() -> impl Strategy<Value = Situation> {
+    let words = "[a-z0-9 ./]{0,12}";
+    let data_directory = prop_oneof![
+        Just(DataDirectory::Empty),
+        Just(DataDirectory::Unfinished),
+        any::<bool>().prop_map(cluster),
+        words.prop_map(|found| DataDirectory::OtherMajor { found }),
+        words.prop_map(|reason| DataDirectory::Broken { reason }),
+        words.prop_map(|found| DataDirectory::Foreign { found }),
+    ];
+    let owner = prop_oneof![Just(Some(999)), any::<Option<u32>>()];
+    let elsewhere =
+        prop_oneof![4 => Just(None), 1 => words.prop_map(|path| Some(PathBuf::from(path)))];
+    (data_directory, owner, any::<Option<u64>>(), elsewhere).prop_map(
+        |(data_directory, owner_uid, free_mib, mounted_elsewhere)| Situation {
+            data_directory,
+            owner_uid,
+            free_mib,
+            mounted_elsewhere,
+            ..fine()
+        },
+    )
+}
+
+/// An empty volume, and nothing in the way.
+fn fine() -> Situation {
+    Situation {
+        major: 17,
+        pgdata: "/var/lib/postgresql/17/docker".into(),
+        data_dir: "/var/lib/postgresql".into(),
+        data_directory: DataDirectory::Empty,
+        owner_uid: Some(999),
+        postgres_uid: 999,
+        not_writable: None,
+        free_mib: Some(10_000),
+        ports_in_use: Vec::new(),
+        mounted_elsewhere: None,
+        backups_of: None,
+    }
+}
+
+fn cluster(standby: bool) -> DataDirectory {
+    let control = ControlData {
+        system_identifier: SystemIdentifier(7_574_838_371_812_016_165),
+        timeline: Timeline(1),
+        shut_down: true,
+        checksums: true,
+    };
+    DataDirectory::Cluster { standby, control }
+}
+
+fn plan(settings: &Settings, means: Means, scenario: Scenario) -> Plan {
+    let layout = Layout::new(settings, 17, Path::new("/var/lib/postgresql/17/docker").into());
+    scenario::plan(settings, &layout, means, scenario)
+}
+
+fn steps(plan: &Plan) -> Vec<Step> {
+    plan.stages.iter().flat_map(|stage| stage.steps.clone()).collect()
+}
+
+fn defaults() -> Settings {
+    read(&[])
+}
+
+fn read(variables: &[(&str, &str)]) -> Settings {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    settings::read(variables, |path| fs::read_to_string(path)).expect("these settings are right")
+}
