@@ -15,7 +15,7 @@ use crate::system::signals::{self, Caught};
 use nix::libc::{self, c_int};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid, setpgid, tcsetpgrp};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -65,14 +65,14 @@ pub fn run(main: &MainChild, options: InitOptions) -> u8 {
     }
     // All signals are caught before there is a child to miss them.
     let at_exec = AtExec::of(main);
-    let caught = match Caught::start(passed_on().chain([libc::SIGCHLD])) {
+    let caught = match Caught::all(&NOT_CAUGHT) {
         Ok(caught) => caught,
         Err(error) => {
             say(&format!("cannot catch signals: {error}"));
             return 1;
         }
     };
-    // Else, as a background process, we could be stopped for our own lines.
+    // Else we could be stopped for writing a line.
     signals::set_ignored(libc::SIGTTIN);
     signals::set_ignored(libc::SIGTTOU);
 
@@ -115,26 +115,20 @@ fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// The signals that are for the child. The others are for us (SIGCHLD, terminal
-/// access), cannot be caught, or say that we ourselves did something wrong.
-fn passed_on() -> impl Iterator<Item = c_int> {
-    const NOT_PASSED_ON: [c_int; 12] = [
-        libc::SIGKILL,
-        libc::SIGSTOP,
-        libc::SIGCHLD,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-        libc::SIGSEGV,
-        libc::SIGILL,
-        libc::SIGFPE,
-        libc::SIGBUS,
-        libc::SIGABRT,
-        libc::SIGTRAP,
-        libc::SIGSYS,
-    ];
-    let standard = (1..32).filter(|signal| !NOT_PASSED_ON.contains(signal));
-    standard.chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
-}
+/// All other signals are for the child, but SIGCHLD. These say that we did
+/// something wrong ourselves, or are for processes in the background, which we
+/// are once the child has the terminal.
+const NOT_CAUGHT: [Signal; 9] = [
+    Signal::SIGSEGV,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGBUS,
+    Signal::SIGABRT,
+    Signal::SIGTRAP,
+    Signal::SIGSYS,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
 
 /// How the child's signals are set just before its `exec`.
 struct AtExec {
@@ -173,8 +167,8 @@ impl AtExec {
         // Its own group, so that a ^C reaches it once: from the terminal or from us.
         setpgid(this, this)?;
         if let Some(terminal) = &self.terminal {
-            // SIGTTOU cannot stop us here, all signals are held back. Fails where
-            // the terminal is not ours to give, which is no reason not to run.
+            // SIGTTOU cannot stop us: the init half ignores it. Fails where the
+            // terminal is not ours to give, which is no reason not to run.
             let _ = tcsetpgrp(terminal, getpid());
         }
         for &signal in &self.signals {
@@ -203,7 +197,7 @@ fn start(main: &MainChild, at_exec: AtExec) -> Result<Pid, (OsString, io::Error)
     let mut command = Command::new(&program);
     command.args(args);
     before_exec(&mut command, at_exec);
-    match signals::held_back(|| command.spawn()) {
+    match command.spawn() {
         Ok(child) => Ok(Pid::from_raw(i32::try_from(child.id()).expect("pids fit"))),
         Err(error) => Err((program, error)),
     }

@@ -177,9 +177,11 @@ impl Node {
             Ok(()) => self.start_again(),
             Err(failed) => {
                 say(&failed);
-                match (&failed.source, self.snapshot.state) {
-                    (StepError::Start(_), ClusterState::Unhealthy) => self.start_again(),
-                    _ => self.stop(Shutdown::Fast, status_of(&failed.source)),
+                let served_before = self.snapshot.state == ClusterState::Unhealthy;
+                if served_before && self.hands.supervisor.listening().is_none() {
+                    self.start_again();
+                } else {
+                    self.stop(Shutdown::Fast, status_of(&failed.source));
                 }
             }
         }

@@ -560,7 +560,7 @@ mod tests {
         let (read, write) = io::pipe().unwrap();
         let mut lines = lines(read);
         let fd = write.as_raw_fd();
-        let script = format!("echo >&{fd}; sleep 100 & sleep 100");
+        let script = format!("sleep 100 & echo >&{fd}; wait");
         let tool = shell(&script).keep_fd(write.into()).output(SOON);
         tokio::select! {
             _ = tool => panic!("it ends with its sleep"),

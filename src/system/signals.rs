@@ -6,14 +6,12 @@
 //! all functions here are, and none allocates.
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::libc::{self, c_int};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::unistd::{self, Pid};
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 /// Every signal number of this system. glibc keeps 32 and 33 to itself; the
@@ -73,36 +71,35 @@ pub fn held_back<T>(fork: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The signals sent to this process, in the order of their arrival.
+/// Signals held back from this process, to be taken one by one.
 ///
-/// `signal_hook`'s own iterator gives them by number: of a SIGTSTP and a SIGCONT
-/// that came in this order, the SIGTSTP would be last. Here its handlers write
-/// each to a pipe, as one byte.
+/// They wait in the kernel, which drops a waiting SIGTSTP when a SIGCONT comes
+/// and keeps each real-time signal. Handlers, as `signal_hook` has them, cannot
+/// do that: one can interrupt another before its first instruction, so that the
+/// SIGCONT is seen before the SIGTSTP (once in some 2,000 pairs tried), and passed on
+/// like this they leave the receiver stopped.
 #[derive(Debug)]
-pub struct Caught {
-    pipe: OwnedFd,
-}
+pub struct Caught(SignalFd);
 
 impl Caught {
-    /// Catches `signals` from now on, for the rest of this process's life,
-    /// whether or not they were blocked or ignored before.
-    pub fn start(signals: impl IntoIterator<Item = c_int>) -> io::Result<Self> {
-        let (pipe, handlers_end) = unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let handlers_end = Arc::new(handlers_end);
-        for signal in signals {
-            write_when_caught(signal, Arc::clone(&handlers_end))?;
+    /// Catches all signals `except` these from now on, even those ignored before.
+    /// For a process with one thread; a child has to undo it, see [`SigSet`].
+    pub fn all(except: &[Signal]) -> nix::Result<Self> {
+        let mut signals = SigSet::all();
+        for &signal in except {
+            signals.remove(signal);
         }
-        SigSet::empty().thread_set_mask()?;
-        Ok(Caught { pipe })
+        // Were it ignored, the kernel would reap our children itself.
+        set_default(libc::SIGCHLD);
+        signals.thread_set_mask()?;
+        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Caught)
     }
 
     /// The next signal; waits for it, until `deadline` if there is one.
     pub fn next(&self, deadline: Option<Instant>) -> Option<c_int> {
         loop {
-            let mut signal = [0];
-            // EAGAIN: none is there. EINTR is the handler of one that now is.
-            if unistd::read(&self.pipe, &mut signal) == Ok(1) {
-                return Some(c_int::from(signal[0]));
+            if let Ok(Some(signal)) = self.0.read_signal() {
+                return c_int::try_from(signal.ssi_signo).ok();
             }
             let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
                 None => PollTimeout::NONE,
@@ -113,17 +110,7 @@ impl Caught {
                     .and_then(|millis| PollTimeout::try_from(millis).ok())
                     .unwrap_or(PollTimeout::MAX),
             };
-            let _ = poll(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], timeout);
+            let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout);
         }
     }
-}
-
-#[expect(unsafe_code, reason = "signal_hook cannot know what a handler does")]
-fn write_when_caught(signal: c_int, pipe: Arc<OwnedFd>) -> io::Result<()> {
-    let number = [u8::try_from(signal).map_err(io::Error::other)?];
-    // The pipe is full after 65,536 signals that nobody took; more are lost.
-    let handler = move || _ = unistd::write(&pipe, &number);
-    // SAFETY: the handler makes one write(2), which is async-signal-safe, and
-    // does not allocate, free or lock.
-    unsafe { signal_hook::low_level::register(signal, handler) }.map(drop)
 }

@@ -114,7 +114,8 @@ fn complete(world: &World, means: Means) -> Result<(), String> {
     must(data.registered && data.extension && data.configured, "repmgr has no record of it")?;
     must(data.hooks_ended == 1, "the scripts did not run once")?;
     let root = means == Means::EveryAccount;
-    let files = ["repmgr.conf", "barman.conf"].into_iter().chain(root.then_some("crontab"));
+    let barmans = ["barman.conf", "crontab"].into_iter().filter(|_| root);
+    let files = ["repmgr.conf"].into_iter().chain(barmans);
     must(world.files == files.collect(), "the files are others")?;
     let helpers = [ServiceName::Repmgrd].into_iter().chain(root.then_some(ServiceName::Crond));
     must(world.helpers == helpers.collect(), "the helpers are others")

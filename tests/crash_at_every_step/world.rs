@@ -227,7 +227,6 @@ impl World {
             data_dir: "/var/lib/postgresql".into(),
             owner_uid: Some(999),
             postgres_uid: 999,
-            not_writable: None,
             free_mib: None,
             ports_in_use: Vec::new(),
             mounted_elsewhere: None,

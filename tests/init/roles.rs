@@ -1,9 +1,9 @@
 //! The programs that the init half is tried on.
 
-use crate::container::command;
+use crate::container::{children, command};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{ForkResult, Pid, fork, getpgrp, setsid, tcgetpgrp};
+use nix::unistd::{ForkResult, Pid, fork, getpgrp, getppid, setsid, tcgetpgrp};
 use pgherd::pid1::{self, InitOptions, MainChild};
 use pgherd::system::output::Format;
 use pgherd::system::signals::{self, Caught};
@@ -33,12 +33,7 @@ pub(crate) fn play(role: &str, args: &[String]) -> ExitCode {
 
 /// Prints each signal it gets; ends when killed.
 fn print_signals() -> ExitCode {
-    let forbidden = [4, 8, 9, 11, 19]; // signal_hook does not take them
-    let caught =
-        Caught::start(signals::all().filter(|signal| {
-            !forbidden.contains(signal) && !(32..libc::SIGRTMIN()).contains(signal)
-        }));
-    let caught = caught.unwrap();
+    let caught = Caught::all(&[]).unwrap();
     println!("ready");
     loop {
         println!("{}", caught.next(None).unwrap());
@@ -47,7 +42,7 @@ fn print_signals() -> ExitCode {
 
 /// Ignores and blocks some signals, then becomes `args`.
 fn signals_set(args: &[String]) -> ExitCode {
-    for signal in [libc::SIGTTOU, libc::SIGSEGV, libc::SIGINT] {
+    for signal in [libc::SIGTTOU, libc::SIGSEGV, libc::SIGINT, libc::SIGCHLD] {
         signals::set_ignored(signal);
     }
     let mut blocked = SigSet::empty();
@@ -83,6 +78,8 @@ fn orphans(waves: usize, each: usize) -> ExitCode {
         match unsafe { fork() }.unwrap() {
             ForkResult::Parent { child } => {
                 nix::sys::wait::waitpid(child, None).unwrap();
+                assert!(children(getppid()).len() > each, "init has not got them all");
+                drop(release);
             }
             ForkResult::Child => {
                 drop(release);
@@ -136,7 +133,7 @@ fn node(end: &str, services: &[String]) -> ExitCode {
 
 /// Prints the signals it gets and ends on those of `end_on`.
 fn service(name: &str, end_on: &[String]) -> ExitCode {
-    let caught = Caught::start([libc::SIGINT, libc::SIGTERM, libc::SIGQUIT]).unwrap();
+    let caught = Caught::all(&[]).unwrap();
     println!("{name} started");
     loop {
         let signal = caught.next(None).unwrap();

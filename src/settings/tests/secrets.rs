@@ -65,6 +65,9 @@ fn any_value() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    // Each case reads sixty variables: more of them would make `cargo test` a matter of minutes.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     #[test]
     fn no_environment_makes_it_panic(
         vars in prop::collection::vec((any_name(), any_value()), 0..60),
