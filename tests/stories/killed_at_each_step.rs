@@ -108,7 +108,7 @@ fn a_stop_during_a_long_script_is_prompt_and_in_order() {
         let long = Hooks::new(&[("30-long.sh", script)]);
         let volumes = Volumes::new();
         let container = volumes.node(&long).start();
-        container.await_log("initdb.d: now");
+        container.await_log("initdb.d | now");
         stops_promptly(&container);
 
         let again = volumes.node(&plain).start();
@@ -126,62 +126,45 @@ fn stops_promptly(container: &Container) {
     println!("stopped after {took:?}");
 }
 
-fn undisturbed(hooks: &Hooks) -> BTreeMap<&'static str, String> {
+fn undisturbed(hooks: &Hooks) -> BTreeMap<String, String> {
     let volumes = Volumes::new();
     outcome(&volumes.node(hooks).start())
 }
 
-/// What an operator finds in a node that serves.
-fn outcome(container: &Container) -> BTreeMap<&'static str, String> {
+/// What an operator finds in a node that serves, by heading.
+fn outcome(container: &Container) -> BTreeMap<String, String> {
     container.await_ready();
-    let ask = |database: &str, query: &str| {
-        let psql = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", query];
-        container.exec_as("postgres", psql).ok()
-    };
-    let shell = |command: &str| container.exec(["bash", "-c", command]).ok();
-    let leftovers = shell("find /var/lib/postgresql /etc /run/pgherd -name '*pgherd*' | sort");
-    for name in ["unfinished", "initdb", "pgherd-new", ".password"] {
-        assert!(!leftovers.contains(name), "left over: {leftovers}");
+    let seen = container.exec(["bash", "-euc", LOOK_AROUND]).ok();
+    let sections = seen.split("== ").skip(1).filter_map(|section| section.split_once('\n'));
+    let seen: BTreeMap<_, _> =
+        sections.map(|(heading, text)| (heading.to_owned(), text.to_owned())).collect();
+    for name in ["unfinished", "initdb", "pgherd-new", "password"] {
+        assert!(!seen["files of ours"].contains(name), "left over: {}", seen["files of ours"]);
     }
-    BTreeMap::from([
-        ("the scripts ran", ask("shop", "SELECT count(*), count(distinct run) FROM ran")),
-        ("files of ours", leftovers),
-        (
-            "roles",
-            ask(
-                "postgres",
-                "SELECT rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, \
-                        rolbypassrls, rolconnlimit, left(rolpassword, 14), \
-                        ARRAY(SELECT roleid::regrole FROM pg_auth_members WHERE member = a.oid ORDER BY 1) \
-                 FROM pg_authid a ORDER BY 1",
-            ),
-        ),
-        (
-            "databases",
-            ask(
-                "postgres",
-                "SELECT datname, datdba::regrole, pg_encoding_to_char(encoding), datcollate, datacl \
-                 FROM pg_database ORDER BY 1",
-            ),
-        ),
-        ("extensions", ask("repmgr", "SELECT extname, extversion FROM pg_extension ORDER BY 1")),
-        ("registered", ask("repmgr", "SELECT * FROM repmgr.nodes")),
-        (
-            "settings",
-            ask(
-                "postgres",
-                "SELECT name, setting FROM pg_settings WHERE source = 'configuration file' ORDER BY 1",
-            ),
-        ),
-        (
-            "configuration",
-            shell(
-                "cat /var/lib/postgresql/*/docker/{postgresql,pgherd,pg_hba}.conf /etc/repmgr.d/repmgr.conf \
-                 /etc/barman.d/*.conf /etc/cron.d/pgherd; stat -c '%n %U %a' /var/lib/postgresql/*/docker /home/barman/data",
-            ),
-        ),
-    ])
+    assert_eq!(seen["the scripts ran"].trim(), "15|1", "statements, and runs of the script");
+    seen
 }
+
+const LOOK_AROUND: &str = r#"
+    ask() { psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d "$1" -c "$2"; }
+    echo "== the scripts ran"; ask shop 'SELECT count(*), count(DISTINCT run) FROM ran'
+    echo "== files of ours"; find /var/lib/postgresql /etc /run/pgherd -name '*pgherd*' -o -name '*.password' | sort
+    echo "== roles"; ask postgres "
+        SELECT rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls,
+               rolconnlimit, left(rolpassword, 14),
+               ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = a.oid ORDER BY 1)
+        FROM pg_authid a ORDER BY 1"
+    echo "== databases"; ask postgres "
+        SELECT datname, datdba::regrole, pg_encoding_to_char(encoding), datcollate, datacl FROM pg_database ORDER BY 1"
+    echo "== extensions"; ask repmgr 'SELECT extname, extversion FROM pg_extension ORDER BY 1'
+    echo "== registered"; ask repmgr 'SELECT * FROM repmgr.nodes'
+    echo "== settings"; ask postgres "
+        SELECT name, setting FROM pg_settings WHERE source = 'configuration file' ORDER BY 1"
+    cd /var/lib/postgresql/*/docker
+    echo "== configuration"; cat postgresql.conf pgherd.conf pg_hba.conf /etc/repmgr.d/repmgr.conf /etc/barman.d/*.conf
+    echo "== crontab"; cat /etc/cron.d/pgherd
+    echo "== owners"; stat -c '%n %U %a' "$PWD" PG_VERSION *.conf /var/lib/postgresql/pgherd /home/barman/data
+"#;
 
 /// From the image's own plan.
 fn step_count() -> usize {
@@ -229,7 +212,10 @@ impl Hooks {
         fs::create_dir(&directory).expect("the temporary directory can be written");
         let usual = [
             ("10-table.sql", "CREATE TABLE ran (run int, number serial)"),
-            ("20-rows.sh", "for i in $(seq 15); do psql -qc 'INSERT INTO ran VALUES ('$$')'; done"),
+            (
+                "20-rows.sh",
+                "for i in $(seq 15); do psql -qd shop -c 'INSERT INTO ran VALUES ('$$')'; done",
+            ),
         ];
         for (name, text) in usual.iter().chain(others) {
             fs::write(directory.join(name), format!("{text}\n")).expect("ours");

@@ -1,0 +1,234 @@
+//! What pgherd costs, against a bare Postgres, the steps of the official image, and tini, all in the
+//! same run: the machine's mood is then the same for all.
+//!
+//! `make bench`, or `cargo bench --bench start`. `BENCH_ROUNDS` (10), `BENCH_IDLE_SECONDS` (30);
+//! `PGHERD_IMAGE` (pgherd:17) and `PGHERD_BINARY` (the image's own) as in the stories.
+
+mod container;
+mod numbers;
+mod process;
+
+use container::{Container, Network, PASSWORD, docker};
+use numbers::{Sample, aim, table};
+use process::{cpu_ms, halves, memory};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+
+const OFFICIAL: &str = include_str!("official.sh");
+const BARE: &str = include_str!("bare.sh");
+/// Where scripts of ours keep the cluster, on the image's volume.
+const PGDATA: &str = "/var/lib/postgresql/bench";
+const ORPHANS: u32 = 10_000;
+
+fn main() {
+    let bench = Bench {
+        image: setting("PGHERD_IMAGE").unwrap_or_else(|| "pgherd:17".to_owned()),
+        binary: setting("PGHERD_BINARY"),
+        network: Network::new(),
+        runtime: Builder::new_current_thread().enable_all().build().expect("epoll"),
+    };
+    let rounds = setting("BENCH_ROUNDS").map_or(10, |text| text.parse().expect("a number"));
+    let idle = setting("BENCH_IDLE_SECONDS").map_or(30, |text| text.parse().expect("a number"));
+    println!("{}, {rounds} rounds: median ± median deviation (min–max), ratio", bench.image);
+    bench.first_starts(rounds);
+    bench.restarts(rounds);
+    bench.idle(Duration::from_secs(idle));
+    bench.orphans(rounds);
+    bench.steps();
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench's own settings")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+struct Bench {
+    image: String,
+    binary: Option<String>,
+    network: Network,
+    runtime: Runtime,
+}
+
+impl Bench {
+    /// A container of the image, with these options and this command.
+    fn container(&self, options: &[&str], command: &[&str]) -> Container {
+        let password = format!("POSTGRES_PASSWORD={PASSWORD}");
+        let mount = self.binary.as_ref().map(|path| format!("{path}:/usr/local/bin/pgherd:ro"));
+        let mut args = vec!["-e", &password, "-e", "POSTGRES_DB=app"];
+        args.extend(mount.iter().flat_map(|mount| ["-v", mount.as_str()]));
+        args.extend(options);
+        args.push(&self.image);
+        args.extend(command);
+        Container::create(&self.network, &args)
+    }
+
+    /// A container that runs a script of ours instead of pgherd.
+    fn scripted(&self, script: &str, pgdata: &str, options: &[&str]) -> Container {
+        let (pgdata, steps) = (format!("PGDATA={pgdata}"), format!("STEPS={script}"));
+        let own = ["-e", &pgdata, "-e", &steps, "--entrypoint", "bash", "--no-healthcheck"];
+        self.container(&[&own, options].concat(), &["-c", script])
+    }
+
+    fn first_starts(&self, rounds: usize) {
+        let names = ["pgherd", "the official image's steps", "initdb and postgres"];
+        let mut samples = names.map(|name| (name, Sample::default()));
+        for round in 0..rounds {
+            // Each is the first in turn.
+            for at in (0..names.len()).map(|at| (at + round) % names.len()) {
+                let (container, database) = match at {
+                    0 => (self.container(&[], &[]), "app"),
+                    1 => (self.scripted(OFFICIAL, PGDATA, &[]), "app"),
+                    _ => (self.scripted(BARE, PGDATA, &[]), "postgres"),
+                };
+                let took = container.start_to_first_query(&self.runtime, database);
+                samples[at].1.add(took);
+            }
+        }
+        table("First start to first query, ms", names[1], &samples);
+        let ratio = samples[0].1.median() / samples[1].1.median();
+        aim("no slower than the official image", ratio, 1.0, "×");
+    }
+
+    /// pgherd, and a bare server on the same data directory.
+    fn restarts(&self, rounds: usize) {
+        let pgherd = self.container(&[], &[]);
+        pgherd.start_to_first_query(&self.runtime, "app");
+        let pgdata = docker(&[
+            "exec",
+            "-u",
+            "postgres",
+            pgherd.id(),
+            "psql",
+            "-Atc",
+            "SHOW data_directory",
+            "app",
+        ]);
+        pgherd.stop("TERM");
+        let bare = self.scripted(BARE, &pgdata, &["--volumes-from", pgherd.id()]);
+        let names = ["pgherd", "postgres alone, same data"];
+        let mut samples = names.map(|name| (name, Sample::default()));
+        for round in 0..rounds {
+            for at in (0..names.len()).map(|at| (at + round) % names.len()) {
+                // As PID 1, postgres takes SIGTERM for a wait until all clients have gone.
+                let (container, signal) = [(&pgherd, "TERM"), (&bare, "INT")][at];
+                let took = container.start_to_first_query(&self.runtime, "app");
+                samples[at].1.add(took);
+                container.stop(signal);
+            }
+        }
+        table("Restart to first query, ms", names[1], &samples);
+        let ratio = samples[0].1.median() / samples[1].1.median();
+        aim("hardly slower than postgres alone", ratio, 1.05, "×");
+    }
+
+    fn idle(&self, window: Duration) {
+        let pgherd = self.container(&[], &[]);
+        pgherd.start_to_first_query(&self.runtime, "app");
+        let tini = self.tini(&["sleep", "infinity"]);
+        // Another address: the bench's own is taken.
+        let tini_pid = docker(&["inspect", "-f", "{{.State.Pid}}", &tini]);
+        let tini_pid: u32 = tini_pid.parse().expect("a number");
+        let both = halves(pgherd.pid());
+        assert_eq!(both.len(), 2, "both halves run");
+        settle(&both);
+
+        println!("\nIdle, over {} s: PSS, RSS in MiB; CPU in % of a core", window.as_secs());
+        let contestants = [
+            ("pgherd, both halves", &both[..]),
+            ("its init half", &both[..1]),
+            ("tini", &[tini_pid]),
+        ];
+        let before = contestants.map(|(_, pids)| cpu_ms(pids));
+        let began = Instant::now();
+        std::thread::park_timeout(window); // What is measured is that nothing happens.
+        let elapsed = began.elapsed().as_secs_f64() * 1e3;
+        let mut of_both = (0.0, 0.0);
+        for ((name, pids), before) in contestants.into_iter().zip(before) {
+            let used = memory(pids);
+            let cpu = (cpu_ms(pids) - before) / elapsed * 100.0;
+            let mib = |kib: u64| kib as f64 / 1024.0;
+            println!("  {name:<38} {:>6.2} {:>6.2} {cpu:>8.3}", mib(used.pss), mib(used.rss));
+            if pids.len() == 2 {
+                of_both = (mib(used.pss), cpu);
+            }
+        }
+        aim("memory (PSS) of both halves", of_both.0, 8.0, "MiB");
+        aim("CPU of both halves", of_both.1, 0.2, "%");
+        docker(&["rm", "-f", "-v", &tini]);
+    }
+
+    /// docker's `--init` is tini.
+    fn tini(&self, command: &[&str]) -> String {
+        let fixed = [
+            "run",
+            "-d",
+            "--init",
+            "--label",
+            "pgherd.story=1",
+            "--no-healthcheck",
+            "--entrypoint",
+        ];
+        docker(&[&fixed[..], &command[..1], &[&self.image], &command[1..]].concat())
+    }
+
+    fn orphans(&self, rounds: usize) {
+        let script = format!(
+            "begin=$(date +%s%3N); i=0; while [ $i -lt {ORPHANS} ]; do (true &); i=$((i+1)); done; \
+             while grep -qs '^State:.Z' /proc/[0-9]*/status; do :; done; echo $(($(date +%s%3N) - begin))"
+        );
+        let mut samples = [("pgherd", Sample::default()), ("tini", Sample::default())];
+        for _ in 0..rounds.min(3) {
+            let pgherd = self.container(&["--no-healthcheck"], &["sh", "-c", &script]);
+            pgherd.start();
+            docker(&["wait", pgherd.id()]);
+            samples[0].1.add(pgherd.log().parse().expect("milliseconds"));
+
+            let tini = self.tini(&["sh", "-c", &script]);
+            docker(&["wait", &tini]);
+            samples[1].1.add(docker(&["logs", &tini]).parse().expect("milliseconds"));
+            docker(&["rm", "-f", "-v", &tini]);
+        }
+        table(&format!("{ORPHANS} orphans made and reaped, ms"), "tini", &samples);
+    }
+
+    /// Where the time goes: pgherd's own account of one first start and one restart.
+    fn steps(&self) {
+        let pgherd = self.container(&["-e", "PGHERD_LOG=debug"], &[]);
+        for (start, stops) in [("first start", true), ("restart", false)] {
+            let before = pgherd.log().lines().count();
+            pgherd.start_to_first_query(&self.runtime, "app");
+            await_step(&pgherd, "keep repmgrd running", before);
+            println!("\nSteps of a {start}, ms");
+            for line in pgherd.log().lines().skip(before) {
+                let took = line.split_once(" took ").and_then(|(_, rest)| rest.split_once(" ms: "));
+                if let Some((ms, step)) = took {
+                    println!("  {ms:>6}  {step}");
+                }
+            }
+            if stops {
+                pgherd.stop("TERM");
+            }
+        }
+    }
+}
+
+/// Waits until the processes have used no CPU to speak of for a second.
+fn settle(pids: &[u32]) {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        let before = cpu_ms(pids);
+        std::thread::park_timeout(Duration::from_secs(1));
+        if cpu_ms(pids) - before < 5.0 {
+            return;
+        }
+    }
+}
+
+fn await_step(container: &Container, step: &str, after: usize) {
+    let began = Instant::now();
+    let done = || container.log().lines().skip(after).any(|line| line.contains(step));
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no end: {}", container.log());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
