@@ -6,9 +6,10 @@
 
 use crate::system::wait::{self, GaveUp};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -52,10 +53,22 @@ fn in_directory(pgdata: &Path) -> Vec<Pid> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
-            let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            read("comm").trim_end() == "postgres"
-                && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == pgdata)
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim_end() == "postgres" && working_directory(*pid).is_some_and(|it| it == pgdata)
         })
         .map(Pid::from_raw)
         .collect()
+}
+
+/// Asked as the process's owner: a container's root lacks the capability (`CAP_SYS_PTRACE`) to
+/// ask it of another user's process. See ptrace(2), "access mode checking".
+fn working_directory(pid: i32) -> Option<PathBuf> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let owner = fs::metadata(&process).ok()?;
+    // Of this thread alone, and nothing is awaited in between.
+    let ours = (setfsgid(Gid::from_raw(owner.gid())), setfsuid(Uid::from_raw(owner.uid())));
+    let found = fs::read_link(process.join("cwd"));
+    setfsuid(ours.1);
+    setfsgid(ours.0);
+    found.ok()
 }
