@@ -12,7 +12,7 @@ use crate::service::Shutdown;
 use crate::settings::Settings;
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
-use crate::system::files::{FileError, empty_directory, ensure_directory};
+use crate::system::files::{FileError, empty_directory, ensure_directory, ensure_owner};
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -91,6 +91,7 @@ async fn start(
         settings.herd.cluster
     );
     settings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let said = settings.warnings.len(); // The snapshot's warnings begin with these.
     for variable in &settings.not_yet {
         warn!("{variable} is set and has no effect in this version");
     }
@@ -136,7 +137,7 @@ async fn start(
         hold_at,
     });
     let (node, snapshots) = Node::new(hands, means, ended_receiver);
-    snapshots.borrow().warnings.iter().for_each(|warning| warn!("{warning}"));
+    snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
     tokio::spawn(http::serve(listener, snapshots));
     forward_signals(node.sender()).map_err(|error| refused(&error))?;
     Ok(node.run(scenario).await)
@@ -148,8 +149,12 @@ fn lock(settings: &Settings, bearings: &Bearings) -> Result<VolumeLock, NotStart
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder =
         format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());
-    VolumeLock::acquire(&layout.state_dir.join("lock"), &holder, &layout.pgdata)
-        .map_err(|error| refused(&error))
+    // The next container may run as `postgres` itself, or as root again.
+    let file = layout.state_dir.join("lock");
+    let lock = VolumeLock::acquire(&file, &holder, &layout.pgdata);
+    let lock = lock.map_err(|error| refused(&error))?;
+    ensure_owner(&file, postgres).map_err(|error| refused(&error))?;
+    Ok(lock)
 }
 
 /// Afterwards the directories for sockets and password files are there, and what a killed
