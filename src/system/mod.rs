@@ -3,6 +3,7 @@
 pub mod account;
 pub mod child;
 pub mod files;
+pub mod lent_name;
 pub mod lock;
 pub mod output;
 pub mod signals;
