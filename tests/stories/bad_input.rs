@@ -253,11 +253,11 @@ fn a_volume_that_cannot_be_used_is_refused_and_left_alone() {
             what: "a file where the directory should be",
             script: "echo x >file",
             options: &["-e", "PGDATA=/var/lib/postgresql/file"],
-            expected: &["/var/lib/postgresql/file", "is not a directory", "PGDATA"],
+            expected: &["/var/lib/postgresql/file", "(found: a file, not a directory)", "PGDATA"],
         },
         Found {
             what: "a directory of another user, under which nothing can be made",
-            script: "chown 1000:1000 .; chmod 755 .",
+            script: "touch theirs; chown 1000:1000 .; chmod 755 .",
             options: &["--user", "999"],
             expected: &["cannot be written (Permission denied)", "owned by uid 999"],
         },
@@ -295,6 +295,32 @@ fn words(line: &str) -> &str {
 
 #[test]
 #[ignore = "needs docker: make test"]
+fn a_directory_for_wal_that_holds_somebodys_files_is_left_alone() {
+    let wal = Volume::new();
+    wal.shell("mkdir /v/wal; echo precious >/v/wal/000000010000000000000001");
+    let before = wal.listing();
+    let node = Recipe::node("node1").volume(&wal, "/wal").env("POSTGRES_INITDB_WALDIR", "/wal/wal");
+    let node = node.start();
+    for start in 1..=2 {
+        assert_eq!(node.await_end(), 1);
+        let log = node.log();
+        assert_eq!(log.matches(" ERROR ").count(), start, "{log}");
+        let said = log.lines().rfind(|line| line.contains(" ERROR ")).expect("counted");
+        says(said, &["\"/wal/wal\" exists but is not empty"]);
+        assert_eq!(wal.shell("cat /v/wal/0*"), "precious");
+        node.start_again();
+    }
+    node.await_end();
+    assert_eq!(names(&wal.listing()), names(&before));
+}
+
+/// Of a listing.
+fn names(listing: &str) -> Vec<&str> {
+    listing.lines().filter_map(|line| line.rsplit(' ').next()).collect()
+}
+
+#[test]
+#[ignore = "needs docker: make test"]
 fn mounts_that_cannot_hold_a_cluster_are_refused() {
     let volume = Volume::new();
     let mount = |at: &str| format!("{}:{at}", volume.name);
@@ -311,7 +337,7 @@ fn mounts_that_cannot_hold_a_cluster_are_refused() {
     assert_eq!(volume.shell("ls -A /v"), "");
 
     let line = run(&["--tmpfs", "/var/lib/postgresql:size=20m"]);
-    says(&line, &["has 20 MiB free, and a first start needs 128 MiB", "more room"]);
+    says(&line, &[" MiB free, and a first start needs 128 MiB", "give the volume more room"]);
     let line = run(&["--read-only"]);
     says(&line, &["/run", "ead-only"]);
 }

@@ -168,13 +168,11 @@ impl Recipe {
         Container { name }
     }
 
-    /// Runs it to its end, in the foreground, and removes it.
+    /// Runs it to its end and removes it. One that does not end fails its story.
     pub fn run(&self) -> Answer {
-        let name = unique(&self.hostname);
-        let container = Container { name: name.clone() };
-        let answer = docker(self.arguments(&[], &name));
-        drop(container);
-        answer
+        let container = self.start();
+        let status = container.await_end();
+        Answer { status, ..docker(["logs", &container.name]) }
     }
 
     fn arguments(&self, mode: &[&str], name: &str) -> Vec<String> {
@@ -409,12 +407,13 @@ impl Volume {
         recipe.command(["-c", script]).run().ok()
     }
 
-    /// Everything in it: kind, mode, owner, size and name, a line each.
+    /// Everything in it: kind, mode, owner, size and name, a line each. Without pgherd's lock,
+    /// which every start makes before it looks around.
     pub fn listing(&self) -> String {
         // A directory's size and anybody's clock say nothing.
         self.shell(
-            "cd /v; find . ! -type d -printf '%y %m %U:%G %s %p\\n' -o -printf '%y %m %U:%G - %p\\n' \
-             | sort",
+            "cd /v; find . -mindepth 1 ! -path ./pgherd ! -path ./pgherd/lock \
+             \\( -type d -printf '%y %m %U:%G - %p\\n' -o -printf '%y %m %U:%G %s %p\\n' \\) | sort",
         )
     }
 }
@@ -431,11 +430,7 @@ pub fn await_that<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The same with another limit.
-pub fn await_within<T>(
-    limit: Duration,
-    what: &str,
-    mut condition: impl FnMut() -> Option<T>,
-) -> T {
+pub fn await_within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = condition() {

@@ -99,11 +99,8 @@ fn is_registered_with_repmgr(node: &Container) {
     for file in [&[][..], &["-f", "/etc/repmgr.d/repmgr.conf"]] {
         let show = ["repmgr"].into_iter().chain(file.iter().copied()).chain(["cluster", "show"]);
         let shown = node.exec_as("postgres", show).ok();
-        let rows: Vec<Vec<_>> = shown
-            .lines()
-            .skip(2)
-            .map(|row| row.split('|').map(str::trim).collect())
-            .collect();
+        let rows: Vec<Vec<_>> =
+            shown.lines().skip(2).map(|row| row.split('|').map(str::trim).collect()).collect();
         assert_eq!(rows.len(), 1, "{shown}");
         assert_eq!(rows[0][..4], ["1", "node1", "primary", "* running"], "{shown}");
     }
@@ -393,7 +390,7 @@ fn a_killed_postmaster_is_started_again_in_its_place() {
     });
     node.await_ready();
     assert_eq!(node.sql("SELECT n FROM kept").ok(), "1");
-    let busy = "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT count.*1e12'";
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE query ^@ 'SELECT count(*) FROM generate_series'";
     assert_eq!(node.sql(busy).ok(), "0");
     let stray = |process: &crate::harness::Process| process.command.contains("SELECT");
     assert!(!node.processes().iter().any(|one| one.name == "postgres" && stray(one)));
@@ -414,11 +411,12 @@ fn helpers_that_are_killed_come_back_and_postgres_never_notices() {
     for kill in 1..=kills {
         let names = ["cron", "repmgrd"];
         for (name, last) in names.into_iter().zip(&mut last) {
-            let pid = node.await_that(&format!("{name} runs again after {} kills", kill - 1), || {
-                let all = node.processes();
-                let found = all.iter().find(|one| one.name == name && one.pid != *last)?;
-                Some(found.pid.clone())
-            });
+            let pid =
+                node.await_that(&format!("{name} runs again after {} kills", kill - 1), || {
+                    let all = node.processes();
+                    let found = all.iter().find(|one| one.name == name && one.pid != *last)?;
+                    Some(found.pid.clone())
+                });
             node.kill("KILL", &pid).ok();
             *last = pid;
         }
@@ -506,8 +504,7 @@ fn what_changed_in_the_environment_is_in_force_after_a_restart() {
     ] {
         let log_in = |prefix: &str| {
             let password = format!("{prefix} {variable}");
-            let server =
-                Server { host: &ip, port: "6543", user, password: &password, database };
+            let server = Server { host: &ip, port: "6543", user, password: &password, database };
             let question = if database == "replication=1" { "IDENTIFY_SYSTEM" } else { "SELECT 1" };
             elsewhere.psql(&server, question)
         };

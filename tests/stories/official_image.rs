@@ -108,13 +108,8 @@ fn variables_for_initdb_mean_what_they_mean_there() {
     let elsewhere = client();
     node.await_ready();
     let ip = node.ip();
-    let server = Server {
-        host: &ip,
-        port: "5432",
-        user: "me",
-        password: "from a file",
-        database: "mine",
-    };
+    let server =
+        Server { host: &ip, port: "5432", user: "me", password: "from a file", database: "mine" };
     let asked = "SELECT current_setting('data_checksums'), current_setting('wal_segment_size'), \
          current_setting('default_text_search_config'), datcollate, pg_encoding_to_char(encoding) \
          FROM pg_database WHERE datname = 'mine'";
@@ -140,7 +135,8 @@ fn trust_is_possible_and_warned_of() {
         database: "postgres",
     };
     assert_eq!(elsewhere.psql(&server, "SELECT 1").ok(), "1");
-    let refused = elsewhere.psql(&Server { user: "repmgr", database: "repmgr", ..server }, "SELECT");
+    let refused =
+        elsewhere.psql(&Server { user: "repmgr", database: "repmgr", ..server }, "SELECT");
     assert_ne!(refused.status, 0, "the tools' roles are not part of the bargain: {refused:?}");
     let log = node.log();
     let warned = log.lines().filter(|line| line.contains(" WARN "));
@@ -208,8 +204,15 @@ fn init_scripts_of_each_kind_run_once_in_the_official_images_order() {
     assert_eq!(
         ran,
         [
-            "01-a.sql", "01_z.sql.gz", "10-a.sql.xz", "2-b.sql.zst", "a.sh", "b.sh", "B.sql",
-            "_c.sql", "C.sql"
+            "01-a.sql",
+            "01_z.sql.gz",
+            "10-a.sql.xz",
+            "2-b.sql.zst",
+            "a.sh",
+            "b.sh",
+            "B.sql",
+            "_c.sql",
+            "C.sql"
         ]
     );
     for name in ["README.md", "x.sql.bz2"] {
@@ -333,7 +336,8 @@ fn server_flags_and_files_of_the_operators_are_honoured() {
 #[ignore = "needs docker: make test"]
 fn it_runs_as_any_user_and_says_what_it_cannot_do_then() {
     let owned = Volume::new();
-    owned.shell("chown 12345:0 /v; chmod 700 /v");
+    // docker gives an empty volume the image's owner.
+    owned.shell("touch /v/mine; chown 12345:0 /v; chmod 700 /v");
     let any = || Recipe::node("node1").option("--user");
     for recipe in [
         any().option("999"),
@@ -353,9 +357,9 @@ fn it_runs_as_any_user_and_says_what_it_cannot_do_then() {
         let who = node.shell(&format!("stat -c %u /proc/{pid}")).ok();
         let psql = ["psql", "-XAtq", "-U", "postgres", "-d", "postgres", "-c", "SHOW fsync"];
         assert_eq!(node.exec_as(&who, psql).ok(), "on");
-        let show = ["repmgr", "-f", "/etc/repmgr.d/repmgr.conf", "cluster", "show"];
-        let shown = node.exec_as(&who, show).ok();
-        assert!(shown.contains("* running"), "{shown}");
+        let registered = "SELECT count(*) FROM repmgr.nodes WHERE active AND type = 'primary'";
+        let psql = ["psql", "-XAtq", "-U", "postgres", "-d", "repmgr", "-c", registered];
+        assert_eq!(node.exec_as(&who, psql).ok(), "1");
         node.await_that("repmgrd runs", || {
             node.processes().iter().any(|one| one.name == "repmgrd").then_some(())
         });

@@ -134,12 +134,21 @@ fn none_is_to_be_seen(node: &Container, prefix: &str) {
         unseen(&command.join(" "), &answer.text());
     }
     for path in [
-        "/", "/status", "/health", "/liveness", "/readiness", "/primary", "/replica", "/cluster",
-        "/history", "/metrics", "/settings", "/no-such-path",
+        "/",
+        "/status",
+        "/health",
+        "/liveness",
+        "/readiness",
+        "/primary",
+        "/replica",
+        "/cluster",
+        "/history",
+        "/metrics",
+        "/settings",
+        "/no-such-path",
     ] {
         let request = format!("GET {path} HTTP/1.0\\r\\n\\r\\n");
-        let script =
-            format!("exec 3<>/dev/tcp/127.0.0.1/8008; printf '{request}' >&3; cat <&3");
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/8008; printf '{request}' >&3; cat <&3");
         let answer = node.shell(&script).ok();
         assert!(answer.starts_with("HTTP/1."), "{path}: {answer}");
         unseen(path, &answer);
@@ -186,14 +195,23 @@ fn none_is_to_be_seen(node: &Container, prefix: &str) {
 
 /// Asks from the machine itself, with `source` as the sender: an address that is in none of the
 /// node's own networks. Says what the server answers to a log-in.
-fn ask_from(source: std::net::IpAddr, host: &str, user: &str, password: &str) -> Result<(), String> {
+fn ask_from(
+    source: std::net::IpAddr,
+    host: &str,
+    user: &str,
+    password: &str,
+) -> Result<(), String> {
     let connect = async {
         let address = format!("{host}:5432").parse().expect("an address");
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
         socket.bind((source, 0).into()).expect("our own address");
         let stream = socket.connect(address).await.expect("the server listens");
         let mut config = tokio_postgres::Config::new();
-        config.user(user).password(password).dbname(if user == "repmgr" { user } else { "postgres" });
+        config.user(user).password(password).dbname(if user == "repmgr" {
+            user
+        } else {
+            "postgres"
+        });
         config.connect_raw(stream, tokio_postgres::NoTls).await.map(drop)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
