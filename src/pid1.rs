@@ -242,10 +242,13 @@ fn reap_one() -> Option<(Pid, ExitStatus)> {
 /// SIGTERM, SIGINT or SIGQUIT from outside by an immediate one, never by SIGKILL;
 /// others by SIGTERM. Returns when none is left, or none but strays that ignore
 /// it; says whether Postgres was among them.
+///
+/// Who lost a parent is our child before SIGCHLD tells of that parent's end, so
+/// none is overlooked.
 fn end_what_is_left(caught: &Caught, node: ExitStatus, options: InitOptions) -> bool {
     let say = |text: &str| say(options.format, text);
     let mut stop_postgres = libc::SIGINT;
-    let mut stop_deadline = Some(Instant::now() + options.stop_timeout);
+    let mut stop_deadline = Instant::now().checked_add(options.stop_timeout);
     let mut strays_deadline = None;
     let mut had_postgres = false;
     let mut told = HashMap::new();
