@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What stays as it is for the life of the container.
 #[derive(Debug)]
@@ -80,7 +80,29 @@ fn pgdata(settings: &Settings, major: Major) -> PathBuf {
     let has_cluster = |path: &&PathBuf| {
         path.join("PG_VERSION").exists() || layout::unfinished_marker(path).exists()
     };
-    candidates.iter().find(has_cluster).unwrap_or(&candidates[0]).clone()
+    let ours = candidates.iter().find(has_cluster).cloned();
+    ours.or_else(|| of_another_major(settings)).unwrap_or_else(|| candidates[0].clone())
+}
+
+/// A cluster in the place that an image of another major version has for it: it is not to be
+/// passed over for an empty one beside it.
+fn of_another_major(settings: &Settings) -> Option<PathBuf> {
+    if settings.postgres.pgdata.is_some() {
+        return None;
+    }
+    let entries = fs::read_dir(&settings.postgres.data_dir).ok()?.flatten();
+    let majors = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name.parse::<Major>().is_ok())
+    });
+    let mut clusters: Vec<_> = majors
+        .map(|entry| entry.path().join("docker"))
+        .filter(|path| {
+            path.join("PG_VERSION").exists() && !layout::unfinished_marker(path).exists()
+        })
+        .collect();
+    clusters.sort();
+    clusters.pop()
 }
 
 fn identity(settings: &Settings, layout: &Layout) -> Identity {
@@ -143,12 +165,16 @@ async fn data_directory(layout: &Layout, postgres: &Account) -> DataDirectory {
             }
         }
         Ok(version) => DataDirectory::OtherMajor { found: version.trim().to_owned() },
-        Err(_) => foreign_or_empty(pgdata),
+        Err(_) => foreign_or_empty(layout),
     }
 }
 
-fn foreign_or_empty(pgdata: &Path) -> DataDirectory {
+fn foreign_or_empty(layout: &Layout) -> DataDirectory {
+    let pgdata = &layout.pgdata;
     let entries = match fs::read_dir(pgdata) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return DataDirectory::Foreign { found: "a file, not a directory".to_owned() };
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return DataDirectory::Empty,
         Err(error) => return DataDirectory::Foreign { found: error.to_string() },
         Ok(entries) => entries,
@@ -156,7 +182,8 @@ fn foreign_or_empty(pgdata: &Path) -> DataDirectory {
     let half_a_mark = files::beside(&layout::unfinished_marker(pgdata));
     let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| entry.path() != half_a_mark)
+        // Where the data directory is all of the volume, our own lock lies in it.
+        .filter(|entry| entry.path() != half_a_mark && entry.path() != layout.state_dir)
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| name != "lost+found")
         .collect();
@@ -190,7 +217,7 @@ fn not_writable<'a>(
     directories: impl IntoIterator<Item = &'a PathBuf>,
 ) -> Option<(PathBuf, String)> {
     directories.into_iter().find_map(|directory| {
-        let there = directory.ancestors().find(|path| path.exists())?;
+        let there = directory.ancestors().find(|path| path.is_dir())?;
         let refused = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
         Some((there.to_owned(), refused.desc().to_owned()))
     })

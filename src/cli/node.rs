@@ -12,9 +12,11 @@ use crate::service::Shutdown;
 use crate::settings::Settings;
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
-use crate::system::files::{FileError, empty_directory, ensure_directory};
+use crate::system::files::{FileError, empty_directory, ensure_directory, ensure_owner};
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -91,6 +93,7 @@ async fn start(
         settings.herd.cluster
     );
     settings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let said = settings.warnings.len(); // The snapshot's warnings begin with these.
     for variable in &settings.not_yet {
         warn!("{variable} is set and has no effect in this version");
     }
@@ -136,7 +139,7 @@ async fn start(
         hold_at,
     });
     let (node, snapshots) = Node::new(hands, means, ended_receiver);
-    snapshots.borrow().warnings.iter().for_each(|warning| warn!("{warning}"));
+    snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
     tokio::spawn(http::serve(listener, snapshots));
     forward_signals(node.sender()).map_err(|error| refused(&error))?;
     Ok(node.run(scenario).await)
@@ -148,8 +151,12 @@ fn lock(settings: &Settings, bearings: &Bearings) -> Result<VolumeLock, NotStart
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder =
         format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());
-    VolumeLock::acquire(&layout.state_dir.join("lock"), &holder, &layout.pgdata)
-        .map_err(|error| refused(&error))
+    // The next container may run as `postgres` itself, or as root again.
+    let file = layout.state_dir.join("lock");
+    let lock = VolumeLock::acquire(&file, &holder, &layout.pgdata);
+    let lock = lock.map_err(|error| refused(&error))?;
+    ensure_owner(&file, postgres).map_err(|error| refused(&error))?;
+    Ok(lock)
 }
 
 /// Afterwards the directories for sockets and password files are there, and what a killed
@@ -201,17 +208,18 @@ fn barman_log(path: &Path, barman: &Account, output: &OutputHandle) {
 
 /// The init half passes on what the container gets.
 fn forward_signals(events: mpsc::Sender<Event>) -> std::io::Result<()> {
-    let meanings: [(SignalKind, fn() -> Event); 4] = [
-        (SignalKind::terminate(), || Event::StopRequested(Shutdown::Fast)),
-        (SignalKind::interrupt(), || Event::StopRequested(Shutdown::Fast)),
-        (SignalKind::quit(), || Event::StopRequested(Shutdown::Immediate)),
-        (SignalKind::hangup(), || Event::ReloadRequested),
+    let meanings: [(i32, fn() -> Event); 4] = [
+        (SIGTERM, || Event::StopRequested(Shutdown::Fast)),
+        (SIGINT, || Event::StopRequested(Shutdown::Fast)),
+        (SIGQUIT, || Event::StopRequested(Shutdown::Immediate)),
+        (SIGHUP, || Event::ReloadRequested),
     ];
-    for (kind, meaning) in meanings {
-        let mut signals = signal(kind)?;
+    for (number, meaning) in meanings {
+        let mut signals = signal(SignalKind::from_raw(number))?;
         let events = events.clone();
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
+                info!("received {}", signal_name(number).unwrap_or("a signal"));
                 let _ = events.send(meaning()).await; // The node has ended.
             }
         });

@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 const INCLUDE: &str =
     "include_if_exists = 'pgherd.conf' # replication and backup; what follows wins";
 
+/// Last line of `postgresql.conf`: `initdb` writes values of its own above (`max_connections`,
+/// `shared_buffers` and more), which the operator's files have to win over.
+const OPERATORS: &str = "# the operator's; what stands above loses";
+
 /// pgherd's own file in the data directory.
 pub(crate) const FILE: &str = "pgherd.conf";
 
@@ -22,25 +26,29 @@ pub(crate) const FILE: &str = "pgherd.conf";
 struct PgherdConf<'a> {
     node_name: String,
     operator_conf_dir: std::path::Display<'a>,
-    operator_conf_dir_exists: bool,
 }
 
 /// The text of `pgherd.conf`.
-pub fn pgherd_conf(settings: &Settings, layout: &Layout, operator_conf_dir_exists: bool) -> String {
+pub fn pgherd_conf(settings: &Settings, layout: &Layout) -> String {
     let conf = PgherdConf {
         node_name: quoted(&settings.repmgr.node_name),
         operator_conf_dir: layout.operator_conf_dir.display(),
-        operator_conf_dir_exists,
     };
     rendered(&conf)
 }
 
-/// `postgresql.conf` with the line that includes `pgherd.conf`.
-pub fn with_include(postgresql_conf: &str) -> String {
-    let rest = postgresql_conf
-        .strip_prefix(INCLUDE)
-        .map_or(postgresql_conf, |rest| rest.strip_prefix('\n').unwrap_or(rest));
-    format!("{INCLUDE}\n{rest}")
+/// `postgresql.conf` with the line that includes `pgherd.conf`, and, if there is such a directory,
+/// the one that includes the operator's files.
+pub fn with_includes(postgresql_conf: &str, operator_conf_dir: Option<&Path>) -> String {
+    let is_ours = |line: &&str| *line == INCLUDE || line.ends_with(OPERATORS);
+    let theirs = postgresql_conf.lines().filter(|line| !is_ours(line));
+    let mut lines = vec![INCLUDE.to_owned()];
+    lines.extend(theirs.map(str::to_owned));
+    if let Some(directory) = operator_conf_dir {
+        let directory = quoted(&directory.display().to_string());
+        lines.push(format!("include_dir = {directory} {OPERATORS}"));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// A value as the configuration file takes it.
@@ -342,10 +350,16 @@ mod tests {
     }
 
     #[test]
-    fn the_include_comes_first_and_once() {
-        let once = with_include("port = 5432\n");
-        assert_eq!(once, format!("{INCLUDE}\nport = 5432\n"));
-        assert_eq!(with_include(&once), once);
+    fn our_settings_are_read_first_and_the_operators_last_and_each_once() {
+        let own = with_includes("port = 5432\n", None);
+        assert_eq!(own, format!("{INCLUDE}\nport = 5432\n"));
+        let directory = Some(Path::new("/etc/x.d"));
+        let with_theirs = with_includes(&own, directory);
+        assert_eq!(with_theirs, format!("{own}include_dir = '/etc/x.d' {OPERATORS}\n"));
+        assert_eq!(with_includes(&with_theirs, directory), with_theirs);
+        let appended = with_includes(&format!("{with_theirs}work_mem = 1MB\n"), directory);
+        assert!(appended.ends_with(&format!("{OPERATORS}\n")), "{appended}");
+        assert_eq!(with_includes(&with_theirs, None), own);
     }
 
     #[test]

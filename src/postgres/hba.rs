@@ -41,11 +41,17 @@ pub fn with_block(
     format!("{block}{}", without_block(present))
 }
 
-fn without_block(present: &str) -> &str {
-    match (present.starts_with(BEGIN), present.split_once(END)) {
-        (true, Some((_, rest))) => rest.strip_prefix('\n').unwrap_or(rest),
-        _ => present,
+/// Wherever it stands: somebody's script may have put lines of its own above.
+fn without_block(present: &str) -> String {
+    let mut rest = present.to_owned();
+    while let Some(begin) = rest.find(BEGIN)
+        && let Some(length) = rest[begin..].find(END)
+    {
+        let end = begin + length + END.len();
+        let end = if rest[end..].starts_with('\n') { end + 1 } else { end };
+        rest.replace_range(begin..end, "");
     }
+    rest
 }
 
 /// One line a rule. A role of a tool reaches what its tool needs and nothing else.
@@ -110,6 +116,11 @@ mod tests {
         assert_eq!(with_block(&settings(&[]), &once, path, None), once);
         let other = with_block(&settings(&[]), &once, path, Some("host a b all reject\n"));
         assert!(other.contains("host a b all reject\n") && other.ends_with(own), "{other}");
+
+        let scripted = format!("local all x reject\n{once}");
+        let again = with_block(&settings(&[]), &scripted, path, None);
+        assert_eq!(again.matches(BEGIN).count(), 1, "{again}");
+        assert!(again.ends_with(&format!("local all x reject\n{own}")), "{again}");
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! attached, and a new postmaster refuses to start (`pre-existing shared memory block is still
 //! in use`; tried). It may also still write, so nothing is started before all of them are gone.
 
+use crate::system::process::Process;
 use crate::system::wait::{self, GaveUp};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -19,12 +19,12 @@ const ASKED: Duration = Duration::from_secs(4);
 /// A process that survives SIGKILL for so long hangs in the kernel, on storage that is gone.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-/// Afterwards no process works in `pgdata`. Only ever called while no postmaster of ours runs.
-pub async fn ensure_none(pgdata: &Path) -> Result<(), GaveUp> {
+/// Afterwards none is left. Only ever called while no postmaster of ours runs.
+pub async fn ensure_none() -> Result<(), GaveUp> {
     let began = Instant::now();
     let mut said = false;
     wait::until("the processes of the last postgres to end", AT_MOST, || {
-        let left = in_directory(pgdata);
+        let left = adopted();
         if left.is_empty() {
             return Some(());
         }
@@ -44,18 +44,15 @@ pub async fn ensure_none(pgdata: &Path) -> Result<(), GaveUp> {
     .await
 }
 
-/// Processes called postgres whose working directory is `pgdata`: every one of a server has it.
-fn in_directory(pgdata: &Path) -> Vec<Pid> {
-    let Ok(pgdata) = fs::canonicalize(pgdata) else { return Vec::new() };
+/// Processes called postgres that the init half, our parent, has adopted: a backend becomes its
+/// child when its postmaster dies, and nothing else of that name does.
+fn adopted() -> Vec<Pid> {
+    let init = getppid();
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes
         .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| {
-            let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            read("comm").trim_end() == "postgres"
-                && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == pgdata)
-        })
-        .map(Pid::from_raw)
+        .filter_map(|entry| Process::read(&entry.file_name()))
+        .filter(|process| process.parent == init && process.is_postgres() && process.is_alive())
+        .map(|process| process.pid)
         .collect()
 }

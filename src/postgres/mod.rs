@@ -17,9 +17,10 @@ use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
 use crate::system::files::{self, FileError, ensure_directory, ensure_file, failed};
+use crate::system::lent_name::with_a_name;
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// `initdb` takes a second; on a slow network volume it was seen to take minutes.
@@ -77,7 +78,8 @@ pub async fn initdb(
     if let Some(wal) = &settings.postgres.initdb_waldir {
         program = program.arg("--waldir").arg(wal);
     }
-    let program = with_a_name(program.args(&settings.postgres.initdb_args), account);
+    let program = program.args(&settings.postgres.initdb_args);
+    let program = with_a_name(program, account, &layout.run_dir);
     let made = program.output(INITDB_AT_MOST).await;
     fs::remove_file(&password).map_err(failed("remove", &password))?;
     made?;
@@ -107,19 +109,31 @@ const UNFINISHED: &str = "The first start of this cluster was begun and has not 
 pub fn discard_unfinished(settings: &Settings, layout: &Layout) -> Result<(), FileError> {
     let marker = layout.unfinished_marker();
     assert!(marker.exists(), "only a marked directory may be discarded");
-    let name = marker.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    files::empty_directory(&layout.pgdata, &[&name, "lost+found"])?;
-    match &settings.postgres.initdb_waldir {
-        Some(wal) if wal.is_dir() => files::empty_directory(wal, &["lost+found"]),
-        _ => Ok(()),
+    // Nobody else's WAL: only what this very directory links to was made by it.
+    let links_to = |wal: &Path| {
+        let links = [layout.pgdata.join("pg_wal"), layout.pgdata.join(MAKING).join("pg_wal")];
+        links.iter().any(|link| fs::read_link(link).is_ok_and(|to| to == wal))
+    };
+    if let Some(wal) = settings.postgres.initdb_waldir.as_deref().filter(|wal| links_to(wal)) {
+        files::empty_directory(wal, &["lost+found"])?;
     }
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let marker = name(&marker);
+    let mut keep = vec![marker.as_str(), "lost+found"];
+    // Where the data directory is all of the volume, the lock that we hold lies in it.
+    let state = name(&layout.state_dir);
+    if layout.state_dir.parent() == Some(&layout.pgdata) {
+        keep.push(&state);
+    }
+    files::empty_directory(&layout.pgdata, &keep)
 }
 
 /// Afterwards all of the data directory is on the disk, and it is no longer marked.
 /// The server is not running.
 pub async fn complete(layout: &Layout, account: &Account) -> Result<(), PostgresError> {
     let sync = as_postgres(layout, account, "initdb").arg("--sync-only").arg("--pgdata");
-    with_a_name(sync.arg(&layout.pgdata), account).output(SYNC_AT_MOST).await?;
+    let sync = with_a_name(sync.arg(&layout.pgdata), account, &layout.run_dir);
+    sync.output(SYNC_AT_MOST).await?;
     let marker = layout.unfinished_marker();
     fs::remove_file(&marker).map_err(failed("remove", &marker))?;
     Ok(files::sync_directory(&layout.pgdata)?)
@@ -133,12 +147,13 @@ pub fn write_conf(
     account: &Account,
 ) -> Result<(), FileError> {
     let in_pgdata = |name: &str| layout.pgdata.join(name);
-    let conf = conf::pgherd_conf(settings, layout, layout.operator_conf_dir.is_dir());
+    let conf = conf::pgherd_conf(settings, layout);
     ensure_file(&in_pgdata(conf::FILE), &conf, 0o600, account)?;
 
     let path = in_pgdata("postgresql.conf");
     let present = fs::read_to_string(&path).map_err(failed("read", &path))?;
-    ensure_file(&path, &conf::with_include(&present), 0o600, account)?;
+    let theirs = Some(layout.operator_conf_dir.as_path()).filter(|directory| directory.is_dir());
+    ensure_file(&path, &conf::with_includes(&present, theirs), 0o600, account)?;
 
     let path = in_pgdata("pg_hba.conf");
     let present = fs::read_to_string(&path).map_err(failed("read", &path))?;
@@ -256,36 +271,6 @@ pub async fn run_init_hooks(
 
 fn as_postgres(layout: &Layout, account: &Account, program: &str) -> Program {
     Program::new(layout.program(program)).account(account).env("PGDATA", &layout.pgdata)
-}
-
-/// `initdb` insists on a name for the user it runs as, and `docker run --user 12345` gives none.
-/// libnss_wrapper lends one, to it alone.
-fn with_a_name(program: Program, account: &Account) -> Program {
-    if account.name.is_some() {
-        return program;
-    }
-    let (passwd, group) = (PathBuf::from("/run/pgherd/passwd"), PathBuf::from("/run/pgherd/group"));
-    let line = format!(
-        "postgres:x:{0}:{1}:PostgreSQL:/var/lib/postgresql:/bin/false\n",
-        account.uid, account.gid
-    );
-    let written = ensure_file(&passwd, &line, 0o644, account).and_then(|_| {
-        ensure_file(&group, &format!("postgres:x:{}:\n", account.gid), 0o644, account)
-    });
-    match (written, nss_wrapper()) {
-        (Ok(_), Some(library)) => program
-            .env("LD_PRELOAD", library)
-            .env("NSS_WRAPPER_PASSWD", passwd)
-            .env("NSS_WRAPPER_GROUP", group),
-        _ => program, // initdb says what it misses.
-    }
-}
-
-fn nss_wrapper() -> Option<PathBuf> {
-    ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"]
-        .map(|directory| Path::new(directory).join("libnss_wrapper.so"))
-        .into_iter()
-        .find(|library| library.exists())
 }
 
 fn append(path: &Path, text: &str) -> Result<(), FileError> {

@@ -13,6 +13,12 @@ use tokio_postgres::{Client, NoTls, Row};
 /// A server that is up answers within milliseconds; one that is short of everything, later.
 const CONNECT_AT_MOST: Duration = Duration::from_secs(30);
 
+/// Nothing that an operator set for a role or database may change what we read; and whatever
+/// they have logged, our statements are not: some have a verifier in them.
+const OPTIONS: &str = "-c search_path=pg_catalog -c statement_timeout=0 -c log_statement=none \
+    -c log_min_duration_statement=-1 -c log_min_duration_sample=-1 \
+    -c log_transaction_sample_rate=0 -c log_min_error_statement=panic";
+
 /// A connection to one database.
 #[derive(Debug)]
 pub struct Session {
@@ -84,8 +90,7 @@ impl Session {
             .dbname(database)
             .application_name("pgherd")
             .connect_timeout(CONNECT_AT_MOST)
-            // Nothing that an operator set for a role or database may change what we read.
-            .options("-c search_path=pg_catalog -c statement_timeout=0 -c log_statement=none")
+            .options(OPTIONS)
             .connect(NoTls)
             .await
             .map_err(failed)?;

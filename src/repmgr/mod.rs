@@ -6,6 +6,7 @@ use crate::settings::{Secret, Settings};
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
 use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
+use crate::system::lent_name::with_a_name;
 use askama::Template;
 use std::path::Path;
 use std::time::Duration;
@@ -80,14 +81,13 @@ pub async fn register_primary(
     let here = Address { host: socket_dir.display().to_string(), port };
     let text = conf(settings, layout, identity, &conninfo(layout, &here));
     ensure_file(&layout.technical_repmgr_conf, &text, 0o600, account)?;
-    Program::new(layout.program("repmgr"))
+    let register = Program::new(layout.program("repmgr"))
         .account(account)
         .arg("-f")
         .arg(&layout.technical_repmgr_conf)
         .args(["primary", "register", "--force"])
-        .current_dir("/")
-        .output(REGISTER_AT_MOST)
-        .await?;
+        .current_dir("/");
+    with_a_name(register, account, &layout.run_dir).output(REGISTER_AT_MOST).await?;
     Ok(())
 }
 
@@ -130,13 +130,14 @@ pub fn recorded_address_sql(layout: &Layout, identity: &Identity) -> String {
 
 /// repmgr's daemon, in the foreground.
 pub fn daemon(layout: &Layout, account: &Account) -> Program {
-    Program::new(layout.program("repmgrd"))
+    let daemon = Program::new(layout.program("repmgrd"))
         .account(account)
         .arg("-f")
         .arg(&layout.repmgr_conf)
         // A pid file outlives the container's processes, and a pid is soon somebody else's.
         .args(["--daemonize=false", "--no-pid-file"])
-        .current_dir("/")
+        .current_dir("/");
+    with_a_name(daemon, account, &layout.run_dir)
 }
 
 /// How repmgr reaches a node. No password: this ends in `repmgr.nodes` and on command lines.

@@ -80,7 +80,10 @@ impl Situation {
             return Err(Refusal::PortInUse { port, variable });
         }
         match (&self.data_directory, self.owner_uid) {
-            (DataDirectory::Cluster { .. }, Some(uid)) if uid != self.postgres_uid => {
+            // Of a directory of somebody else's, no more can be told than that.
+            (DataDirectory::Cluster { .. } | DataDirectory::Broken { .. }, Some(uid))
+                if uid != self.postgres_uid =>
+            {
                 Err(Refusal::OtherOwner {
                     pgdata: self.pgdata.clone(),
                     uid,

@@ -84,6 +84,15 @@ pub fn ensure_directory(path: &Path, mode: u32, owner: &Account) -> Result<(), F
     Ok(())
 }
 
+/// Afterwards `path` belongs to `owner`.
+pub fn ensure_owner(path: &Path, owner: &Account) -> Result<(), FileError> {
+    let meta = fs::metadata(path).map_err(failed("read", path))?;
+    if (meta.uid(), meta.gid()) == (owner.uid.as_raw(), owner.gid.as_raw()) {
+        return Ok(());
+    }
+    give(path, owner).map_err(failed("change the owner of", path))
+}
+
 /// The text of a configuration file, with the newline at its end that cron insists on and that
 /// askama takes away.
 pub fn rendered(template: &impl askama::Template) -> String {

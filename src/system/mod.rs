@@ -3,7 +3,9 @@
 pub mod account;
 pub mod child;
 pub mod files;
+pub mod lent_name;
 pub mod lock;
 pub mod output;
+pub mod process;
 pub mod signals;
 pub mod wait;

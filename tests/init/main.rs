@@ -13,8 +13,8 @@ mod roles;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-/// No case takes a tenth of it; SIGALRM then ends the run at the case last named.
-const CASE_SECONDS_MAX: u32 = 120;
+/// No case takes a tenth of it, seconds; SIGALRM then ends the run at the case last named.
+const CASE_SECONDS_MAX: u32 = 60;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

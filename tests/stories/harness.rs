@@ -28,6 +28,13 @@ fn binary() -> Option<String> {
     std::env::var("PGHERD_BINARY").ok()
 }
 
+/// The options of `docker run` that put [`binary`] in its place.
+pub fn binary_mount() -> Vec<String> {
+    binary().map_or(Vec::new(), |binary| {
+        vec!["-v".to_owned(), format!("{binary}:/usr/local/bin/pgherd:ro")]
+    })
+}
+
 /// `make trials` runs the long stories too.
 pub fn trials() -> bool {
     std::env::var_os("PGHERD_TRIALS").is_some_and(|value| !value.is_empty())
@@ -110,6 +117,16 @@ impl Recipe {
         self.option("-e").option(&format!("{name}={value}"))
     }
 
+    /// `-e NAME=VALUE`, several times.
+    pub fn envs<'a>(self, vars: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        vars.into_iter().fold(self, |recipe, (name, value)| recipe.env(name, value))
+    }
+
+    /// Another program than pgherd as PID 1.
+    pub fn entrypoint(self, program: &str) -> Self {
+        self.option("--entrypoint").option(program)
+    }
+
     /// Any option of `docker run`.
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
@@ -151,13 +168,11 @@ impl Recipe {
         Container { name }
     }
 
-    /// Runs it to its end, in the foreground, and removes it.
+    /// Runs it to its end and removes it. One that does not end fails its story.
     pub fn run(&self) -> Answer {
-        let name = unique(&self.hostname);
-        let container = Container { name: name.clone() };
-        let answer = docker(self.arguments(&[], &name));
-        drop(container);
-        answer
+        let container = self.start();
+        let status = container.await_end();
+        Answer { status, ..docker(["logs", &container.name]) }
     }
 
     fn arguments(&self, mode: &[&str], name: &str) -> Vec<String> {
@@ -168,9 +183,7 @@ impl Recipe {
         for (volume, at) in &self.volumes {
             arguments.extend(["-v".to_owned(), format!("{volume}:{at}")]);
         }
-        if let Some(binary) = binary() {
-            arguments.extend(["-v".to_owned(), format!("{binary}:/usr/local/bin/pgherd:ro")]);
-        }
+        arguments.extend(binary_mount());
         arguments.extend(self.options.iter().cloned());
         arguments.push(self.image.clone());
         arguments.extend(self.command.iter().cloned());
@@ -195,6 +208,54 @@ impl Container {
     pub fn exec_as<'a>(&self, user: &str, words: impl IntoIterator<Item = &'a str>) -> Answer {
         let exec = ["exec", "-u", user, &self.name].map(str::to_owned);
         docker(exec.into_iter().chain(words.into_iter().map(str::to_owned)))
+    }
+
+    /// Runs a script of bash in it, as root.
+    pub fn shell(&self, script: &str) -> Answer {
+        self.exec(["bash", "-c", script])
+    }
+
+    /// Runs psql in this container against `server`, over the network and with a password.
+    pub fn psql(&self, server: &Server<'_>, query: &str) -> Answer {
+        let Server { host, port, user, password, database } = *server;
+        let password = format!("PGPASSWORD={password}");
+        let exec = ["exec", "-e", &password, "-e", "PGCONNECT_TIMEOUT=5", &self.name];
+        let psql = ["psql", "-XAtq", "-w", "-h", host, "-p", port, "-U", user, "-d", database];
+        docker(exec.into_iter().chain(psql).chain(["-c", query]))
+    }
+
+    /// The processes in it, without the one that looks.
+    pub fn processes(&self) -> Vec<Process> {
+        let script = r#"
+            for dir in /proc/[0-9]*; do
+                pid=${dir#/proc/}
+                [ "$pid" = $$ ] && continue
+                { read -r status <"$dir/stat" && read -r name <"$dir/comm"; } 2>/dev/null || continue
+                status=(${status##*) })
+                command=$(tr '\0' ' ' <"$dir/cmdline") 2>/dev/null
+                printf '%s\t%s\t%s\t%s\n' "$pid" "${status[1]}" "$name" "$command"
+            done"#;
+        let listed = self.shell(script).ok();
+        let process = |line: &str| {
+            let mut fields = line.splitn(4, '\t').map(str::to_owned);
+            let mut field = || fields.next().unwrap_or_default();
+            let (pid, parent) = (field(), field());
+            Process { pid, parent, name: field(), command: field() }
+        };
+        listed.lines().map(process).collect()
+    }
+
+    /// The pid of the one process in it that `is` recognises.
+    pub fn pid_of(&self, what: &str, is: impl Fn(&Process) -> bool) -> String {
+        let all = self.processes();
+        let found: Vec<_> = all.iter().filter(|process| is(process)).collect();
+        assert_eq!(found.len(), 1, "one {what} in {all:#?}");
+        found[0].pid.clone()
+    }
+
+    /// Sends a signal to one of its processes.
+    pub fn kill(&self, signal: &str, pid: &str) -> Answer {
+        self.shell(&format!("kill -{signal} {pid}"))
     }
 
     /// Asks its server, over the socket, as its superuser `postgres`. One value a line.
@@ -291,6 +352,35 @@ impl Drop for Container {
     }
 }
 
+/// How psql reaches a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Server<'a> {
+    pub host: &'a str,
+    pub port: &'a str,
+    pub user: &'a str,
+    pub password: &'a str,
+    pub database: &'a str,
+}
+
+/// A process in a container.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub pid: String,
+    pub parent: String,
+    pub name: String,
+    pub command: String,
+}
+
+/// The server itself, among the processes of a container.
+pub fn is_postmaster(process: &Process) -> bool {
+    process.name == "postgres" && process.command.contains("/bin/postgres ")
+}
+
+/// A second container, which does nothing: what consumers elsewhere see.
+pub fn client() -> Container {
+    Recipe::node("client").entrypoint("sleep").command(["infinity"]).start()
+}
+
 /// A named volume, removed at the end of the story.
 #[derive(Debug)]
 pub struct Volume {
@@ -300,9 +390,31 @@ pub struct Volume {
 impl Volume {
     /// A fresh one. Declare it before the containers that use it: it is removed after them.
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with options of `docker volume create`.
+    pub fn with(options: &[&str]) -> Self {
         let name = unique("volume");
-        docker(["volume", "create", "--label", "pgherd.story=1", &name]).ok();
+        let create = ["volume", "create", "--label", "pgherd.story=1"].into_iter();
+        docker(create.chain(options.iter().copied()).chain([name.as_str()])).ok();
         Volume { name }
+    }
+
+    /// Runs a script of bash as root in a container that has it at /v, and returns what it says.
+    pub fn shell(&self, script: &str) -> String {
+        let recipe = Recipe::node("volume").volume(self, "/v").entrypoint("bash");
+        recipe.command(["-c", script]).run().ok()
+    }
+
+    /// Everything in it: kind, mode, owner, size and name, a line each. Without pgherd's lock,
+    /// which every start makes before it looks around.
+    pub fn listing(&self) -> String {
+        // A directory's size and anybody's clock say nothing.
+        self.shell(
+            "cd /v; find . -mindepth 1 ! -path ./pgherd ! -path ./pgherd/lock \
+             \\( -type d -printf '%y %m %U:%G - %p\\n' -o -printf '%y %m %U:%G %s %p\\n' \\) | sort",
+        )
     }
 }
 
@@ -313,13 +425,18 @@ impl Drop for Volume {
 }
 
 /// Waits until `condition` has an answer; panics when [`PATIENCE`] is at its end.
-pub fn await_that<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn await_that<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    await_within(PATIENCE, what, condition)
+}
+
+/// The same with another limit.
+pub fn await_within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = condition() {
             return answer;
         }
-        assert!(began.elapsed() < PATIENCE, "waited {} s in vain: {what}", PATIENCE.as_secs());
+        assert!(began.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
         // Each question is a docker command of some 30 ms already; this only spares the machine.
         std::thread::park_timeout(Duration::from_millis(20));
     }

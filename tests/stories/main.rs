@@ -4,5 +4,9 @@
 //! A story is named by the promise that it keeps. It starts containers of its own, with labels by
 //! which the harness removes them whatever happens, and waits for conditions, never for a time.
 
+mod bad_input;
 mod harness;
 mod killed_at_each_step;
+mod master_first_start;
+mod official_image;
+mod secrets;

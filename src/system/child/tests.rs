@@ -254,7 +254,7 @@ async fn a_service_is_tagged_waited_for_and_signalled() {
 #[tokio::test]
 async fn a_service_is_never_blocked_by_who_reads_our_output() {
     let (output, mut unread) = output();
-    let script = "echo first; head -c 5000000 /dev/zero | tr '\\0' '\\n'; echo done >&2";
+    let script = "echo first; yes 'a line of some length' | head -c 5000000; echo done >&2";
     let service = shell(script).start("postgres".into(), &output).unwrap();
     let status = timeout(SOON, service.wait()).await.expect("nothing holds it up");
     assert!(status.success());
