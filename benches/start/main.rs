@@ -2,7 +2,8 @@
 //! same run: the machine's mood is then the same for all.
 //!
 //! `make bench`, or `cargo bench --bench start`. `BENCH_ROUNDS` (10), `BENCH_IDLE_SECONDS` (30),
-//! `BENCH_ONLY` (some of `first-start,restart,idle,orphans,steps`); `PGHERD_IMAGE` (pgherd:17) and `PGHERD_BINARY` (the image's own) as in the stories.
+//! `BENCH_ONLY` (some of `first-start,restart,idle,orphans,steps`), `BENCH_DOCKER_OPTIONS` (for every
+//! container, such as `--cpu-shares=100000` on a busy machine); `PGHERD_IMAGE` (pgherd:17) and `PGHERD_BINARY` (the image's own) as in the stories.
 
 mod container;
 mod numbers;
@@ -24,6 +25,7 @@ fn main() {
     let bench = Bench {
         image: setting("PGHERD_IMAGE").unwrap_or_else(|| "pgherd:17".to_owned()),
         binary: setting("PGHERD_BINARY"),
+        options: setting("BENCH_DOCKER_OPTIONS").unwrap_or_default(),
         network: Network::new(),
         runtime: Builder::new_current_thread().enable_all().build().expect("epoll"),
     };
@@ -58,6 +60,7 @@ fn setting(name: &str) -> Option<String> {
 struct Bench {
     image: String,
     binary: Option<String>,
+    options: String,
     network: Network,
     runtime: Runtime,
 }
@@ -69,6 +72,7 @@ impl Bench {
         let mount = self.binary.as_ref().map(|path| format!("{path}:/usr/local/bin/pgherd:ro"));
         let mut args = vec!["-e", &password, "-e", "POSTGRES_DB=app"];
         args.extend(mount.iter().flat_map(|mount| ["-v", mount.as_str()]));
+        args.extend(self.options.split_whitespace());
         args.extend(options);
         args.push(&self.image);
         args.extend(command);
