@@ -3,7 +3,8 @@
 //!
 //! `make bench`, or `cargo bench --bench start`. `BENCH_ROUNDS` (10), `BENCH_IDLE_SECONDS` (30),
 //! `BENCH_ONLY` (some of `first-start,restart,idle,orphans,steps`), `BENCH_DOCKER_OPTIONS` (for every
-//! container, such as `--cpu-shares=100000` on a busy machine); `PGHERD_IMAGE` (pgherd:17) and `PGHERD_BINARY` (the image's own) as in the stories.
+//! container, such as `--cpu-shares=100000` on a busy machine); `PGHERD_IMAGE` (pgherd:17) and
+//! `PGHERD_BINARY` (the image's own) as in the stories.
 
 mod container;
 mod numbers;
