@@ -234,7 +234,7 @@ impl Hands {
         durability: Durability,
     ) -> Result<(), StepError> {
         let Hands { settings, layout, postgres: account, .. } = self;
-        postgres::leftovers::ensure_none(&layout.pgdata).await?;
+        postgres::leftovers::ensure_none().await?;
         let mut server = postgres::server(layout, account, &self.flags, listen, durability);
         for fd in self.lock.descriptors() {
             let fd = fd.try_clone_to_owned().map_err(failed("keep the lock of", &layout.pgdata))?;

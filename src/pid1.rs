@@ -11,6 +11,7 @@
 //! kill Postgres in the middle of a write.
 
 use crate::system::output::{Format, Stream, Tag, format_line};
+use crate::system::process::Process;
 use crate::system::signals::{self, Caught};
 use nix::libc::{self, c_int};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,7 +19,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid, setpgid, tcsetpgrp};
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -242,10 +243,13 @@ fn reap_one() -> Option<(Pid, ExitStatus)> {
 /// SIGTERM, SIGINT or SIGQUIT from outside by an immediate one, never by SIGKILL;
 /// others by SIGTERM. Returns when none is left, or none but strays that ignore
 /// it; says whether Postgres was among them.
+///
+/// Who lost a parent is our child before SIGCHLD tells of that parent's end, so
+/// none is overlooked.
 fn end_what_is_left(caught: &Caught, node: ExitStatus, options: InitOptions) -> bool {
     let say = |text: &str| say(options.format, text);
     let mut stop_postgres = libc::SIGINT;
-    let mut stop_deadline = Some(Instant::now() + options.stop_timeout);
+    let mut stop_deadline = Instant::now().checked_add(options.stop_timeout);
     let mut strays_deadline = None;
     let mut had_postgres = false;
     let mut told = HashMap::new();
@@ -258,7 +262,7 @@ fn end_what_is_left(caught: &Caught, node: ExitStatus, options: InitOptions) -> 
                 let _ = signals::send(child.pid, signal); // not reaped, so it is there
             }
         }
-        let has_postgres = left.iter().any(Child::is_postgres);
+        let has_postgres = left.iter().any(Process::is_postgres);
         if has_postgres && !had_postgres {
             had_postgres = true;
             say(&format!(
@@ -291,41 +295,18 @@ fn end_what_is_left(caught: &Caught, node: ExitStatus, options: InitOptions) -> 
     }
 }
 
-/// A living child of this process.
-struct Child {
-    pid: Pid,
-    name: String,
-}
-
-impl Child {
-    /// The postmaster, or a backend that outlived it, which looks the same from
-    /// here and which these signals do not harm.
-    fn is_postgres(&self) -> bool {
-        matches!(self.name.as_str(), "postgres" | "postmaster")
-    }
-}
-
-fn children() -> Vec<Child> {
+/// Our living children.
+fn children() -> Vec<Process> {
     let this = getpid();
     // A `/proc` of another pid namespace would name other processes.
     if fs::read_link("/proc/self").ok().as_deref() != Some(Path::new(&this.to_string())) {
         return Vec::new();
     }
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| child_of(this, &entry.file_name())).collect()
-}
-
-/// The process `pid`, if it is a living child of `parent`. See proc_pid_stat(5):
-/// `pid (name) state ppid …`, and the name may contain anything.
-fn child_of(parent: Pid, pid: &OsStr) -> Option<Child> {
-    let pid: i32 = pid.to_str()?.parse().ok()?;
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-    let (state, rest) = rest.split_once(' ')?;
-    let ppid: i32 = rest.split(' ').next()?.parse().ok()?;
-    let is_child = ppid == parent.as_raw() && !matches!(state, "Z" | "X");
-    is_child.then(|| Child { pid: Pid::from_raw(pid), name: name.to_owned() })
+    entries
+        .filter_map(|entry| Process::read(&entry.file_name()))
+        .filter(|process| process.parent == this && process.is_alive())
+        .collect()
 }
 
 /// Writes a line to standard error, unless that is a pipe that nobody empties:

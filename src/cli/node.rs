@@ -15,6 +15,8 @@ use crate::system::account::Account;
 use crate::system::files::{FileError, empty_directory, ensure_directory, ensure_owner};
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -206,17 +208,18 @@ fn barman_log(path: &Path, barman: &Account, output: &OutputHandle) {
 
 /// The init half passes on what the container gets.
 fn forward_signals(events: mpsc::Sender<Event>) -> std::io::Result<()> {
-    let meanings: [(SignalKind, fn() -> Event); 4] = [
-        (SignalKind::terminate(), || Event::StopRequested(Shutdown::Fast)),
-        (SignalKind::interrupt(), || Event::StopRequested(Shutdown::Fast)),
-        (SignalKind::quit(), || Event::StopRequested(Shutdown::Immediate)),
-        (SignalKind::hangup(), || Event::ReloadRequested),
+    let meanings: [(i32, fn() -> Event); 4] = [
+        (SIGTERM, || Event::StopRequested(Shutdown::Fast)),
+        (SIGINT, || Event::StopRequested(Shutdown::Fast)),
+        (SIGQUIT, || Event::StopRequested(Shutdown::Immediate)),
+        (SIGHUP, || Event::ReloadRequested),
     ];
-    for (kind, meaning) in meanings {
-        let mut signals = signal(kind)?;
+    for (number, meaning) in meanings {
+        let mut signals = signal(SignalKind::from_raw(number))?;
         let events = events.clone();
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
+                info!("received {}", signal_name(number).unwrap_or("a signal"));
                 let _ = events.send(meaning()).await; // The node has ended.
             }
         });

@@ -6,5 +6,6 @@ pub mod files;
 pub mod lent_name;
 pub mod lock;
 pub mod output;
+pub mod process;
 pub mod signals;
 pub mod wait;

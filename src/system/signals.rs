@@ -3,7 +3,7 @@
 //! A child inherits its signal mask and what is ignored; handlers fall back to
 //! the default at `exec`. So whoever starts a process has to put these right
 //! between `fork` and `exec`, where only async-signal-safe calls are allowed:
-//! all functions here are, and none allocates.
+//! the free functions here are, and none allocates.
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
