@@ -63,6 +63,8 @@ pub struct PostgresSettings {
     pub pgdata: Option<PathBuf>,
     /// Of the superuser `user`. `POSTGRES_PASSWORD`.
     pub password: Secret,
+    /// The operator gave it, even if it is the documented one.
+    pub password_given: bool,
     /// The superuser that initdb makes; blanks and quotes may stand in it. `POSTGRES_USER`.
     pub user: String,
     /// Made at the first start; named as the user unless given. `POSTGRES_DB`.

@@ -218,7 +218,7 @@ impl World {
                 None => DataDirectory::Empty,
                 Some(data) if data.marked => DataDirectory::Unfinished,
                 Some(Data { initialised: true, garbage: false, .. }) => {
-                    DataDirectory::Cluster { standby: false, control }
+                    DataDirectory::Cluster { standby: false, may_be_in_use: false, control }
                 }
                 Some(_) => DataDirectory::Broken { reason: "half of a cluster".to_owned() },
             },
