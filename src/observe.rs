@@ -193,9 +193,9 @@ async fn cluster(layout: &Layout, postgres: &Account) -> DataDirectory {
             control,
         },
         Err(error) if error.is_about_the_cluster() => {
-            DataDirectory::Broken { reason: crate::control::chain(&error) }
+            DataDirectory::Broken { reason: crate::system::error::chain(&error) }
         }
-        Err(error) => DataDirectory::Unreadable { reason: crate::control::chain(&error) },
+        Err(error) => DataDirectory::Unreadable { reason: crate::system::error::chain(&error) },
     }
 }
 
