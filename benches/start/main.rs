@@ -1,8 +1,10 @@
 //! What pgherd costs, against a bare Postgres, the steps of the official image, and tini, all in the
 //! same run: the machine's mood is then the same for all.
 //!
-//! `make bench`, or `cargo bench --bench start`. `BENCH_ROUNDS` (10), `BENCH_IDLE_SECONDS` (30);
-//! `PGHERD_IMAGE` (pgherd:17) and `PGHERD_BINARY` (the image's own) as in the stories.
+//! `make bench`, or `cargo bench --bench start`. `BENCH_ROUNDS` (10), `BENCH_IDLE_SECONDS` (30),
+//! `BENCH_ONLY` (some of `first-start,restart,idle,orphans,steps`), `BENCH_DOCKER_OPTIONS` (for every
+//! container, such as `--cpu-shares=100000` on a busy machine); `PGHERD_IMAGE` (pgherd:17) and
+//! `PGHERD_BINARY` (the image's own) as in the stories.
 
 mod container;
 mod numbers;
@@ -24,17 +26,31 @@ fn main() {
     let bench = Bench {
         image: setting("PGHERD_IMAGE").unwrap_or_else(|| "pgherd:17".to_owned()),
         binary: setting("PGHERD_BINARY"),
+        options: setting("BENCH_DOCKER_OPTIONS").unwrap_or_default(),
         network: Network::new(),
         runtime: Builder::new_current_thread().enable_all().build().expect("epoll"),
     };
     let rounds = setting("BENCH_ROUNDS").map_or(10, |text| text.parse().expect("a number"));
     let idle = setting("BENCH_IDLE_SECONDS").map_or(30, |text| text.parse().expect("a number"));
     println!("{}, {rounds} rounds: median ± median deviation (min–max), ratio", bench.image);
-    bench.first_starts(rounds);
-    bench.restarts(rounds);
-    bench.idle(Duration::from_secs(idle));
-    bench.orphans(rounds);
-    bench.steps();
+    let only = setting("BENCH_ONLY");
+    let wanted =
+        |part: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == part));
+    if wanted("first-start") {
+        bench.first_starts(rounds);
+    }
+    if wanted("restart") {
+        bench.restarts(rounds);
+    }
+    if wanted("idle") {
+        bench.idle(Duration::from_secs(idle));
+    }
+    if wanted("orphans") {
+        bench.orphans(rounds);
+    }
+    if wanted("steps") {
+        bench.steps(rounds);
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench's own settings")]
@@ -45,6 +61,7 @@ fn setting(name: &str) -> Option<String> {
 struct Bench {
     image: String,
     binary: Option<String>,
+    options: String,
     network: Network,
     runtime: Runtime,
 }
@@ -56,6 +73,7 @@ impl Bench {
         let mount = self.binary.as_ref().map(|path| format!("{path}:/usr/local/bin/pgherd:ro"));
         let mut args = vec!["-e", &password, "-e", "POSTGRES_DB=app"];
         args.extend(mount.iter().flat_map(|mount| ["-v", mount.as_str()]));
+        args.extend(self.options.split_whitespace());
         args.extend(options);
         args.push(&self.image);
         args.extend(command);
@@ -63,10 +81,19 @@ impl Bench {
     }
 
     /// A container that runs a script of ours instead of pgherd.
-    fn scripted(&self, script: &str, pgdata: &str, options: &[&str]) -> Container {
-        let (pgdata, steps) = (format!("PGDATA={pgdata}"), format!("STEPS={script}"));
+    fn scripted(&self, script: &str) -> Container {
+        let (pgdata, steps) = (format!("PGDATA={PGDATA}"), format!("STEPS={script}"));
         let own = ["-e", &pgdata, "-e", &steps, "--entrypoint", "bash", "--no-healthcheck"];
-        self.container(&[&own, options].concat(), &["-c", script])
+        self.container(&own, &["-c", script])
+    }
+
+    /// Nothing but postgres, on a data directory that is there.
+    fn alone(&self, pgdata: &str, options: &[&str]) -> Container {
+        let pgdata = format!("PGDATA={pgdata}");
+        let own = ["-e", &pgdata, "--entrypoint", "setpriv", "--no-healthcheck"];
+        let command = ["--reuid=postgres", "--regid=postgres", "--init-groups", "postgres"];
+        let flags = ["-c", "listen_addresses=*"];
+        self.container(&[&own, options].concat(), &[&command[..], &flags].concat())
     }
 
     fn first_starts(&self, rounds: usize) {
@@ -77,8 +104,8 @@ impl Bench {
             for at in (0..names.len()).map(|at| (at + round) % names.len()) {
                 let (container, database) = match at {
                     0 => (self.container(&[], &[]), "app"),
-                    1 => (self.scripted(OFFICIAL, PGDATA, &[]), "app"),
-                    _ => (self.scripted(BARE, PGDATA, &[]), "postgres"),
+                    1 => (self.scripted(OFFICIAL), "app"),
+                    _ => (self.scripted(BARE), "postgres"),
                 };
                 let took = container.start_to_first_query(&self.runtime, database);
                 samples[at].1.add(took);
@@ -104,7 +131,7 @@ impl Bench {
             "app",
         ]);
         pgherd.stop("TERM");
-        let bare = self.scripted(BARE, &pgdata, &["--volumes-from", pgherd.id()]);
+        let bare = self.alone(&pgdata, &["--volumes-from", pgherd.id()]);
         let names = ["pgherd", "postgres alone, same data"];
         let mut samples = names.map(|name| (name, Sample::default()));
         for round in 0..rounds {
@@ -191,23 +218,35 @@ impl Bench {
         table(&format!("{ORPHANS} orphans made and reaped, ms"), "tini", &samples);
     }
 
-    /// Where the time goes: pgherd's own account of one first start and one restart.
-    fn steps(&self) {
-        let pgherd = self.container(&["-e", "PGHERD_LOG=debug"], &[]);
-        for (start, stops) in [("first start", true), ("restart", false)] {
-            let before = pgherd.log().lines().count();
-            pgherd.start_to_first_query(&self.runtime, "app");
-            await_step(&pgherd, "keep repmgrd running", before);
-            println!("\nSteps of a {start}, ms");
-            for line in pgherd.log().lines().skip(before) {
-                let took = line.split_once(" took ").and_then(|(_, rest)| rest.split_once(" ms: "));
-                if let Some((ms, step)) = took {
-                    println!("  {ms:>6}  {step}");
+    /// Where the time goes: pgherd's own account of first starts and restarts.
+    fn steps(&self, rounds: usize) {
+        let mut first_start: Vec<(String, Sample)> = Vec::new();
+        let mut restart = Vec::new();
+        for _ in 0..rounds.min(5) {
+            let pgherd = self.container(&["-e", "PGHERD_LOG=debug"], &[]);
+            let mut lines = 0;
+            for into in [&mut first_start, &mut restart] {
+                pgherd.start_to_first_query(&self.runtime, "app");
+                await_log(&pgherd, "keep repmgrd running", lines);
+                let log = pgherd.log();
+                let steps = log.lines().skip(lines).filter_map(|line| {
+                    let (_, rest) = line.split_once(" took ")?;
+                    let (ms, step) = rest.split_once(" ms: ")?;
+                    Some((ms.parse::<f64>().ok()?, step.to_owned()))
+                });
+                for (at, (ms, step)) in steps.enumerate() {
+                    if into.len() == at {
+                        into.push((step, Sample::default()));
+                    }
+                    into[at].1.add(ms);
                 }
-            }
-            if stops {
                 pgherd.stop("TERM");
+                lines = pgherd.log().lines().count();
             }
+        }
+        for (title, steps) in [("first start", first_start), ("restart", restart)] {
+            println!("\nSteps of a {title}, ms");
+            steps.iter().for_each(|(step, sample)| println!("  {sample:<28} {step}"));
         }
     }
 }
@@ -224,9 +263,9 @@ fn settle(pids: &[u32]) {
     }
 }
 
-fn await_step(container: &Container, step: &str, after: usize) {
+fn await_log(container: &Container, text: &str, after: usize) {
     let began = Instant::now();
-    let done = || container.log().lines().skip(after).any(|line| line.contains(step));
+    let done = || container.log().lines().skip(after).any(|line| line.contains(text));
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(60), "no end: {}", container.log());
         std::thread::park_timeout(Duration::from_millis(50));

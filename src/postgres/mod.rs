@@ -131,6 +131,8 @@ pub fn discard_unfinished(settings: &Settings, layout: &Layout) -> Result<(), Fi
 /// Afterwards all of the data directory is on the disk, and it is no longer marked.
 /// The server is not running.
 pub async fn complete(layout: &Layout, account: &Account) -> Result<(), PostgresError> {
+    // File by file. One syncfs would take 90 ms instead of 250, once in the cluster's life, but
+    // wait for whatever else the machine is writing to that file system.
     let sync = as_postgres(layout, account, "initdb").arg("--sync-only").arg("--pgdata");
     let sync = with_a_name(sync.arg(&layout.pgdata), account, &layout.run_dir);
     sync.output(SYNC_AT_MOST).await?;
