@@ -215,7 +215,7 @@ impl Hands {
                 session.close().await;
             }
             Step::RunInitHooks => {
-                let ran = postgres::run_init_hooks(settings, layout, account, &self.output).await?;
+                let ran = postgres::hooks::run(settings, layout, account, &self.output).await?;
                 if ran > 0 {
                     info!("{ran} files of {} ran", layout.init_hooks.display());
                 }

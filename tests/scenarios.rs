@@ -1,7 +1,7 @@
 //! The scenario engine from outside: which section applies, and what its plan says.
 //! `UPDATE_GOLDEN=1 cargo test --test scenarios` rewrites the plans; review the diff.
 
-use pgherd::cluster::{ControlData, SystemIdentifier, Timeline};
+use pgherd::cluster::{ControlData, Timeline};
 use pgherd::layout::{Layout, Means};
 use pgherd::scenario::{self, DataDirectory, Plan, PortInUse, Refusal, Scenario, Situation, Step};
 use pgherd::settings::{self, Settings};
@@ -319,12 +319,7 @@ fn cluster(standby: bool) -> DataDirectory {
 }
 
 fn control() -> ControlData {
-    ControlData {
-        system_identifier: SystemIdentifier(7_574_838_371_812_016_165),
-        timeline: Timeline(1),
-        shut_down: true,
-        checksums: true,
-    }
+    ControlData { timeline: Timeline(1), shut_down: true }
 }
 
 fn plan(settings: &Settings, means: Means, scenario: Scenario) -> Plan {

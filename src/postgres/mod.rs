@@ -2,7 +2,7 @@
 
 pub mod conf;
 pub mod hba;
-mod hooks;
+pub mod hooks;
 pub mod leftovers;
 mod password;
 mod session;
@@ -10,7 +10,7 @@ mod session;
 pub use hooks::HookError;
 pub use session::{Health, Session, SqlError};
 
-use crate::cluster::{ControlData, SystemIdentifier, Timeline};
+use crate::cluster::{ControlData, Timeline};
 use crate::layout::Layout;
 use crate::service::{Durability, Listen};
 use crate::settings::Settings;
@@ -268,23 +268,11 @@ fn parse_control_data(text: &str) -> Result<ControlData, &'static str> {
     };
     let number = |name| value(name).and_then(|value| value.parse::<u64>().map_err(|_| name));
     Ok(ControlData {
-        system_identifier: SystemIdentifier(number("Database system identifier")?),
         timeline: Timeline(
             u32::try_from(number("Latest checkpoint's TimeLineID")?).map_err(|_| "TimeLineID")?,
         ),
         shut_down: value("Database cluster state")?.starts_with("shut down"),
-        checksums: number("Data page checksum version")? != 0,
     })
-}
-
-/// Runs what the operator left for a first start. See [`hooks`].
-pub async fn run_init_hooks(
-    settings: &Settings,
-    layout: &Layout,
-    account: &Account,
-    output: &crate::system::output::OutputHandle,
-) -> Result<usize, HookError> {
-    hooks::run(settings, layout, account, output).await
 }
 
 fn as_postgres(layout: &Layout, account: &Account, program: &str) -> Program {
@@ -314,8 +302,7 @@ Latest checkpoint's TimeLineID:       3
 Data page checksum version:           1
 ";
         let data = parse_control_data(text).unwrap();
-        assert_eq!(data.system_identifier, SystemIdentifier(7574838371812016165));
-        assert_eq!((data.timeline, data.shut_down, data.checksums), (Timeline(3), true, true));
+        assert_eq!((data.timeline, data.shut_down), (Timeline(3), true));
         assert!(parse_control_data("").is_err());
     }
 
