@@ -6,6 +6,7 @@
 
 use crate::service::{Listen, RestartBudget, ServiceName, Shutdown, Verdict};
 use crate::system::child::{Program, ProgramError, Running};
+use crate::system::error::chain;
 use crate::system::output::{OutputHandle, Tag};
 use crate::system::wait::{self, GaveUp};
 use nix::sys::signal::Signal;
@@ -190,7 +191,7 @@ impl Supervisor {
                         }
                         warn!("{name} ended with {status}{}", said(&running.last_words()));
                     }
-                    Err(error) => warn!("{name}: {error}{}", cause(&error)),
+                    Err(error) => warn!("{name}: {}", chain(&error)),
                 }
                 match budget.spend(Instant::now()) {
                     Verdict::RestartAfter(delay) => {
@@ -257,10 +258,6 @@ impl Supervisor {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn cause(error: &dyn std::error::Error) -> String {
-    error.source().map(|source| format!(": {source}")).unwrap_or_default()
 }
 
 impl fmt::Debug for Supervisor {

@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     // Faces. Two commands do more than show: `node` puts the node together, and `barman` is
     // what cron's jobs call.
     ("http",           &[&["cluster", "settings", "scenario", "control"]]),
-    ("cli",            &[&["cluster", "settings", "scenario", "control", "observe", "barman"]]),
+    ("cli",            &[&["cluster", "settings", "scenario", "system", "control", "observe", "barman"]]),
     ("cli/log.rs",     &[&["settings", "system"]]),
     ("cli/run.rs",     &[&["settings", "system", "pid1"]]),
     ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "control", "http"]]),

@@ -77,7 +77,7 @@ impl NotStarted {
 }
 
 fn refused(error: &dyn std::error::Error) -> NotStarted {
-    NotStarted::Refused(crate::control::chain(error))
+    NotStarted::Refused(crate::system::error::chain(error))
 }
 
 async fn start(

@@ -7,6 +7,5 @@
 mod node;
 mod snapshot;
 
-pub(crate) use node::chain;
 pub use node::{EVENTS_MAX, Event, Node};
 pub use snapshot::{ClusterState, NodeState, NodeStatus, RunningScenario, Snapshot};

@@ -7,9 +7,10 @@ use crate::layout::Means;
 use crate::postgres::{self, Health, HookError, Session, SqlError};
 use crate::scenario::{self, Plan, Scenario};
 use crate::service::{RestartBudget, Shutdown, Verdict};
+use crate::settings::BAD_SETTINGS;
 use crate::supervisor::PostgresEnded;
+use crate::system::error::chain;
 use crate::system::wait;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -42,8 +43,6 @@ pub enum Event {
 pub const EVENTS_MAX: usize = 64;
 /// How often the server is asked how it is.
 const OBSERVE_EVERY: Duration = Duration::from_secs(3);
-/// Status of a container whose settings cannot be used (`EX_CONFIG` of sysexits.h).
-const BAD_SETTINGS: u8 = 78;
 
 /// The exclusive owner of everything that changes.
 #[derive(Debug)]
@@ -366,20 +365,6 @@ fn say(failed: &PlanError) {
     } else {
         error!("{}", chain(failed));
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 fn first_snapshot(hands: &Hands, means: Means) -> Snapshot {
