@@ -12,7 +12,6 @@ use crate::service::{Durability, Listen, ServiceName, Shutdown};
 use crate::settings::{Secret, Settings};
 use crate::supervisor::{StartError, Supervisor};
 use crate::system::account::Account;
-use crate::system::child::Program;
 use crate::system::files::{FileError, ensure_file, failed};
 use crate::system::lock::VolumeLock;
 use crate::system::output::OutputHandle;
@@ -245,9 +244,7 @@ impl Hands {
         }
         let pgdata = layout.pgdata.clone();
         self.supervisor
-            .start_postgres(without_secrets(server), listen, |pid| {
-                postgres::accepts_connections(&pgdata, pid)
-            })
+            .start_postgres(server, listen, |pid| postgres::accepts_connections(&pgdata, pid))
             .await?;
         Ok(())
     }
@@ -280,7 +277,7 @@ impl Hands {
                 ServiceName::Repmgrd => repmgr::daemon(&layout, &account),
                 ServiceName::Crond => cron::daemon(),
             };
-            without_secrets(program).oom_score_adj(HELPER_OOM_SCORE_ADJ)
+            program.oom_score_adj(HELPER_OOM_SCORE_ADJ)
         };
         self.supervisor.keep(service, program);
     }
@@ -330,14 +327,6 @@ fn oom_variables(settings: &Settings) -> [(&'static str, String); 2] {
         ("PG_OOM_ADJUST_FILE", file),
         ("PG_OOM_ADJUST_VALUE", value.unwrap_or_else(|| (ours + 200).min(1000).to_string())),
     ]
-}
-
-/// Children inherit the container's environment, for archive commands and the like, without
-/// what only we need.
-fn without_secrets(program: Program) -> Program {
-    crate::settings::secret_variables()
-        .iter()
-        .fold(program, |program, name| program.env_remove(name))
 }
 
 /// The file that keeps the node's id.

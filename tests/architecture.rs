@@ -132,6 +132,17 @@ fn facts_and_choices_touch_nothing() {
     }
 }
 
+/// `system` does not know `settings`, so it has a list of its own.
+#[test]
+fn what_children_do_not_inherit_is_what_settings_hide() {
+    use pgherd::{settings::secret_variables, system::child::SECRET_VARIABLES};
+    assert_eq!(
+        SECRET_VARIABLES,
+        secret_variables(),
+        "give src/system/child.rs and src/settings/secret.rs the same list"
+    );
+}
+
 /// What clippy's `disallowed-methods` cannot see.
 #[test]
 fn nothing_but_wait_sleeps_and_nothing_goes_through_a_shell() {
