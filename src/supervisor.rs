@@ -231,25 +231,28 @@ impl Supervisor {
         table.helpers.iter().filter(|(_, one)| alive(one)).map(|(name, _)| *name).collect()
     }
 
-    /// Afterwards no helper runs and none is started again. cron ends first, so that no job
-    /// begins; repmgrd before Postgres, so that it does not take an orderly stop for a failure.
-    pub async fn stop_helpers(&self) {
+    /// Afterwards no helper runs and none is started again. cron is told first, so that no job
+    /// begins; repmgrd ends before Postgres, so that it does not take an orderly stop for a
+    /// failure. All together take a fifth of `stop_timeout` at most: the rest is the server's.
+    pub async fn stop_helpers(&self, stop_timeout: Duration) {
+        let at_most = HELPER_STOP_AT_MOST.min(stop_timeout / 5);
+        let deadline = tokio::time::Instant::now() + at_most;
         let mut helpers: Vec<_> = {
             let mut table = self.table();
             table.closing = true;
             std::mem::take(&mut table.helpers).into_iter().collect()
         };
         helpers.sort_by_key(|(name, _)| *name != ServiceName::Crond);
+        for running in helpers.iter().filter_map(|(_, helper)| helper.running.as_ref()) {
+            let _ = running.signal_group(Signal::SIGTERM); // ESRCH: it has ended.
+        }
         for (name, helper) in helpers {
-            if let Some(running) = helper.running {
-                let _ = running.signal_group(Signal::SIGTERM); // ESRCH: it has ended.
-                if tokio::time::timeout(HELPER_STOP_AT_MOST, running.wait()).await.is_err() {
-                    warn!(
-                        "{name} did not end within {} s of SIGTERM and is killed",
-                        HELPER_STOP_AT_MOST.as_secs()
-                    );
-                    let _ = running.signal_group(Signal::SIGKILL);
-                }
+            if let Some(running) = helper.running
+                && tokio::time::timeout_at(deadline, running.wait()).await.is_err()
+            {
+                let waited = at_most.as_secs();
+                warn!("{name} did not end within {waited} s of SIGTERM and is killed");
+                let _ = running.signal_group(Signal::SIGKILL);
             }
             helper.keeper.abort();
         }

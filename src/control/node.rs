@@ -309,7 +309,7 @@ async fn stop(hands: &Hands, how: Shutdown) -> bool {
     let supervisor = &hands.supervisor;
     let began = Instant::now();
     let limit = hands.settings.herd.stop_timeout;
-    supervisor.stop_helpers().await;
+    supervisor.stop_helpers(limit).await;
     let Hands { layout, postgres: account, .. } = hands;
     // What is unfinished is made anew anyway. And a server that was just about to recover from a
     // full disk, which may be why the plan failed, does not always take a fast shutdown (tried).
