@@ -13,9 +13,11 @@ use tokio_postgres::{Client, NoTls, Row};
 /// A server that is up answers within milliseconds; one that is short of everything, later.
 const CONNECT_AT_MOST: Duration = Duration::from_secs(30);
 
-/// Nothing that an operator set for a role or database may change what we read; and whatever
-/// they have logged, our statements are not: some have a verifier in them.
-const OPTIONS: &str = "-c search_path=pg_catalog -c statement_timeout=0 -c log_statement=none \
+/// Nothing that an operator set, for a role, a database or the server, may change what we read,
+/// keep us from writing, or have us wait for a standby that is not there. And whatever they have
+/// logged, our statements are not: some have a verifier in them.
+const OPTIONS: &str = "-c search_path=pg_catalog -c statement_timeout=0 \
+    -c default_transaction_read_only=off -c synchronous_commit=local -c log_statement=none \
     -c log_min_duration_statement=-1 -c log_min_duration_sample=-1 \
     -c log_transaction_sample_rate=0 -c log_min_error_statement=panic";
 
