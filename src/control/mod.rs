@@ -5,6 +5,7 @@
 //! plan, asking the server, stopping) is a task that reports back with another event.
 
 mod node;
+mod observer;
 mod snapshot;
 
 pub use node::{EVENTS_MAX, Event, Node};

@@ -1,10 +1,11 @@
 //! The running node: its events, and what follows from each.
 
+use super::observer;
 use super::snapshot::{ClusterState, NodeState, NodeStatus, RunningScenario, Snapshot};
 use crate::cluster::Role;
 use crate::execute::{Hands, PlanError, Progress, StepError};
 use crate::layout::Means;
-use crate::postgres::{self, Health, HookError, Session, SqlError};
+use crate::postgres::{self, Health, HookError, SqlError};
 use crate::scenario::{self, Plan, Scenario};
 use crate::service::{RestartBudget, Shutdown, Verdict};
 use crate::settings::BAD_SETTINGS;
@@ -12,7 +13,7 @@ use crate::supervisor::PostgresEnded;
 use crate::system::error::chain;
 use crate::system::wait;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
@@ -41,8 +42,9 @@ pub enum Event {
 /// Events come one at a time from a handful of tasks, and none takes long: more than these
 /// waiting would mean that the loop stands still, and then whoever reports waits.
 pub const EVENTS_MAX: usize = 64;
-/// How often the server is asked how it is.
-const OBSERVE_EVERY: Duration = Duration::from_secs(3);
+/// So many questions in a row must stay without an answer before the server counts as silent: one
+/// may meet a checkpoint on a slow disk, or a crash that Postgres recovers from within seconds.
+const UNANSWERED_MAX: u32 = 3;
 
 /// The exclusive owner of everything that changes.
 #[derive(Debug)]
@@ -55,6 +57,12 @@ pub struct Node {
     snapshot: Snapshot,
     phase: Phase,
     budget: RestartBudget,
+    /// What holds for the container's whole life.
+    standing_warnings: Vec<String>,
+    /// Questions to the server since its last answer.
+    unanswered: u32,
+    /// What is said of them, once they are too many.
+    silence: Option<String>,
 }
 
 /// What the node is doing.
@@ -78,7 +86,7 @@ impl Node {
         mut ended: mpsc::Receiver<PostgresEnded>,
     ) -> (Self, watch::Receiver<Snapshot>) {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let snapshot = first_snapshot(&hands, means);
+        let snapshot = Snapshot::first(&hands, means);
         let (published, watcher) = watch::channel(snapshot.clone());
         let forward = sender.clone();
         tokio::spawn(async move {
@@ -88,7 +96,20 @@ impl Node {
         });
         let budget = RestartBudget::for_postgres();
         let phase = Phase::BackingOff;
-        let node = Node { hands, means, events, sender, published, snapshot, phase, budget };
+        let standing_warnings = snapshot.warnings.clone();
+        let node = Node {
+            hands,
+            means,
+            events,
+            sender,
+            published,
+            snapshot,
+            phase,
+            budget,
+            standing_warnings,
+            unanswered: 0,
+            silence: None,
+        };
         (node, watcher)
     }
 
@@ -101,7 +122,8 @@ impl Node {
     /// exit status.
     pub async fn run(mut self, scenario: Scenario) -> u8 {
         self.begin(scenario);
-        self.observe();
+        let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
+        tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
                 return status;
@@ -165,11 +187,9 @@ impl Node {
         match ended {
             Ok(()) if self.hands.supervisor.listening().is_some() => {
                 self.phase = Phase::Serving;
-                self.snapshot.state = ClusterState::Healthy;
-                let name = self.hands.identity.name.clone();
-                self.snapshot.primary = Some(name);
+                self.serves();
                 let row = self.row();
-                (row.state, row.role) = (NodeState::Running, Some(Role::Primary));
+                row.role = Some(Role::Primary);
                 info!("{} takes reads and writes at {}", row.name, row.address);
             }
             // It ended in the moment between; its own event came while the plan still ran.
@@ -191,6 +211,8 @@ impl Node {
         self.snapshot.state = ClusterState::Unhealthy;
         self.snapshot.primary = None;
         self.row().state = NodeState::Stopped;
+        self.silence = None;
+        self.gather_warnings();
         self.phase = Phase::BackingOff;
         match self.budget.spend(Instant::now()) {
             Verdict::RestartAfter(delay) => {
@@ -235,60 +257,68 @@ impl Node {
     }
 
     fn observed(&mut self, seen: Result<Health, SqlError>) {
+        let Phase::Serving = self.phase else { return }; // Of a server that is no more.
         match seen {
-            Ok(Health { in_recovery, lsn, timeline }) => {
-                let row = self.row();
-                row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
-                (row.timeline, row.lsn) = (Some(timeline), lsn);
-                row.lag_bytes = (!in_recovery).then_some(0);
-                row.lag_seconds = (!in_recovery).then_some(0.0);
-                self.snapshot.timeline = Some(timeline);
-                let services = self.hands.supervisor.helpers();
-                self.row().services = services.iter().map(ToString::to_string).collect();
+            Ok(health) => self.answered(health),
+            Err(failed) => {
+                debug!("the server does not say how it is: {}", chain(&failed));
+                if failed.is_silence() {
+                    self.unanswered += 1;
+                }
+                if self.unanswered == UNANSWERED_MAX {
+                    self.fell_silent(&failed);
+                }
             }
-            Err(failed) => debug!("the server does not say how it is: {}", chain(&failed)),
         }
     }
 
-    fn observe(&self) {
-        let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
-        let mut snapshots = self.published.subscribe();
-        tokio::spawn(async move {
-            let mut session = None;
-            loop {
-                // Nothing is asked of a server that is being prepared.
-                let serving = |seen: &Snapshot| seen.nodes[0].state == NodeState::Running;
-                if snapshots.wait_for(serving).await.is_err() {
-                    return;
-                }
-                let seen = ask(&hands, &mut session).await;
-                if sender.send(Event::Observed(seen)).await.is_err() {
-                    return;
-                }
-                wait::back_off(OBSERVE_EVERY).await;
-            }
-        });
+    fn answered(&mut self, Health { in_recovery, lsn, timeline }: Health) {
+        self.unanswered = 0;
+        if self.row().state == NodeState::Unreachable {
+            info!("postgres answers again");
+            self.serves();
+        }
+        let services = self.hands.supervisor.helpers();
+        let row = self.row();
+        row.answered = Instant::now();
+        row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
+        (row.timeline, row.lsn) = (Some(timeline), lsn);
+        row.lag_bytes = (!in_recovery).then_some(0);
+        row.lag_seconds = (!in_recovery).then_some(0.0);
+        row.services = services.iter().map(ToString::to_string).collect();
+        self.snapshot.timeline = Some(timeline);
+    }
+
+    /// Nobody is sent to a server that answers nobody. It is not restarted: what keeps it from
+    /// answering, a disk say, would keep it from stopping too.
+    fn fell_silent(&mut self, failed: &SqlError) {
+        let warning = format!("postgres runs and does not answer: {}", chain(failed));
+        warn!("{warning}");
+        self.silence = Some(warning);
+        self.snapshot.state = ClusterState::Unhealthy;
+        self.snapshot.primary = None;
+        self.row().state = NodeState::Unreachable;
+        self.gather_warnings();
+    }
+
+    /// Consumers may come.
+    fn serves(&mut self) {
+        self.snapshot.state = ClusterState::Healthy;
+        self.snapshot.primary = Some(self.hands.identity.name.clone());
+        self.row().state = NodeState::Running;
+        self.unanswered = 0;
+        self.silence = None;
+        self.gather_warnings();
+    }
+
+    fn gather_warnings(&mut self) {
+        let all = self.standing_warnings.iter().chain(&self.silence);
+        self.snapshot.warnings = all.cloned().collect();
     }
 
     fn row(&mut self) -> &mut NodeStatus {
         &mut self.snapshot.nodes[0]
     }
-}
-
-/// The connection is kept: a new one each time would cost a process.
-async fn ask(hands: &Hands, kept: &mut Option<Session>) -> Result<Health, SqlError> {
-    if kept.as_ref().is_none_or(Session::is_closed) {
-        let listen = hands.supervisor.listening();
-        let listen = listen
-            .unwrap_or(crate::service::Listen::Consumer { port: hands.settings.postgres.port });
-        *kept = Some(Session::open(&hands.settings, &hands.layout, listen, "postgres").await?);
-    }
-    let Some(session) = kept else { unreachable!("opened above") };
-    let seen = session.health().await;
-    if seen.is_err() {
-        *kept = None;
-    }
-    seen
 }
 
 async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {
@@ -365,53 +395,4 @@ fn say(failed: &PlanError) {
     } else {
         error!("{}", chain(failed));
     }
-}
-
-fn first_snapshot(hands: &Hands, means: Means) -> Snapshot {
-    let Hands { settings, identity, .. } = hands;
-    let mut warnings = settings.warnings.clone();
-    warnings.extend(default_password_warning(&settings.default_passwords));
-    if means == Means::OneAccount {
-        warnings.push(format!(
-            "runs as {}: cron needs root, so this node takes no backups",
-            hands.ourselves
-        ));
-    }
-    Snapshot {
-        cluster: settings.herd.cluster.clone(),
-        state: ClusterState::Provisioning,
-        primary: None,
-        timeline: None,
-        paused: false,
-        failover: "manual".to_owned(),
-        warnings,
-        nodes: vec![NodeStatus {
-            name: identity.name.clone(),
-            id: identity.id,
-            address: identity.address.clone(),
-            role: None,
-            state: NodeState::Starting,
-            scenario: None,
-            timeline: None,
-            lsn: None,
-            lag_bytes: None,
-            lag_seconds: None,
-            sync: false,
-            priority: settings.repmgr.priority,
-            location: settings.repmgr.location.clone(),
-            votes: false,
-            last_seen_seconds: 0.0,
-            services: Vec::new(),
-        }],
-    }
-}
-
-fn default_password_warning(roles: &[String]) -> Option<String> {
-    (!roles.is_empty()).then(|| {
-        format!(
-            "the documented default password is still in use for {}: they come in from this \
-             node's own networks only; set passwords of your own",
-            roles.join(", ")
-        )
-    })
 }
