@@ -7,7 +7,7 @@ use crate::cron;
 use crate::layout::Layout;
 use crate::postgres::{self, HookError, PostgresError, Session, SqlError, conf::Unsafe};
 use crate::repmgr::{self, Identity, RegisterError};
-use crate::scenario::{Plan, Step};
+use crate::scenario::{Plan, Scenario, Step};
 use crate::service::{Durability, Listen, ServiceName, Shutdown};
 use crate::settings::{Secret, Settings};
 use crate::supervisor::{StartError, Supervisor};
@@ -118,16 +118,18 @@ fn lines(all: &[Unsafe]) -> String {
 }
 
 impl Hands {
-    /// Runs every stage in order and stops at the first failure.
+    /// Runs every stage in order and stops at the first failure; unless consumers are served at a
+    /// restart by then and the step may wait: that is returned at the end.
     pub async fn carry_out(
         &self,
         plan: &Plan,
         progress: &mpsc::Sender<Progress>,
-    ) -> Result<(), PlanError> {
+    ) -> Result<Vec<PlanError>, PlanError> {
         let scenario = plan.scenario.title();
         let stages = plan.stages.len();
         info!("{scenario}");
         let mut step_number = 0;
+        let mut undone = Vec::new();
         for (number, stage) in (1..).zip(&plan.stages) {
             info!("{number}/{stages} {}", stage.title);
             let title = stage.title.clone().into_owned();
@@ -136,16 +138,24 @@ impl Hands {
                 step_number += 1;
                 self.hold(step_number, step).await;
                 let began = Instant::now();
-                self.take(step).await.map_err(|source| PlanError {
-                    stage: number,
-                    scenario,
-                    step: step.to_string(),
-                    source,
-                })?;
+                if let Err(source) = self.take(step).await {
+                    let step_words = step.to_string();
+                    let failed = PlanError { stage: number, scenario, step: step_words, source };
+                    if !(step.may_wait() && self.serves_again(plan)) {
+                        return Err(failed);
+                    }
+                    undone.push(failed);
+                }
                 debug!("step {step_number} took {} ms: {step}", began.elapsed().as_millis());
             }
         }
-        Ok(())
+        Ok(undone)
+    }
+
+    /// A server that served before `plan` does so again.
+    fn serves_again(&self, plan: &Plan) -> bool {
+        let open = matches!(self.supervisor.listening(), Some(Listen::Consumer { .. }));
+        open && plan.scenario == Scenario::PrimaryRestart
     }
 
     async fn hold(&self, number: usize, step: &Step) {

@@ -23,8 +23,8 @@ use tracing::{debug, error, info, warn};
 pub enum Event {
     /// A plan has come to its next stage.
     Progress(Progress),
-    /// The plan that was running is done, well or not.
-    PlanEnded(Result<(), PlanError>),
+    /// The plan that was running is done, but for what may wait, or failed.
+    PlanEnded(Result<Vec<PlanError>, PlanError>),
     /// Postgres ended, and nobody had asked it to.
     PostgresEnded(PostgresEnded),
     /// It is time to start Postgres again.
@@ -59,6 +59,8 @@ pub struct Node {
     budget: RestartBudget,
     /// What holds for the container's whole life.
     standing_warnings: Vec<String>,
+    /// What the last start did not do, though it served.
+    undone: Vec<String>,
     /// Questions to the server since its last answer.
     unanswered: u32,
     /// What is said of them, once they are too many.
@@ -107,6 +109,7 @@ impl Node {
             phase,
             budget,
             standing_warnings,
+            undone: Vec::new(),
             unanswered: 0,
             silence: None,
         };
@@ -179,21 +182,23 @@ impl Node {
         )));
     }
 
-    fn plan_ended(&mut self, ended: Result<(), PlanError>) {
+    fn plan_ended(&mut self, ended: Result<Vec<PlanError>, PlanError>) {
         if let Phase::Stopping = self.phase {
             return;
         }
         self.row().scenario = None;
         match ended {
-            Ok(()) if self.hands.supervisor.listening().is_some() => {
+            Ok(undone) if self.hands.supervisor.listening().is_some() => {
                 self.phase = Phase::Serving;
+                self.undone = undone.iter().map(undone_warning).collect();
+                self.undone.iter().for_each(|warning| error!("{warning}"));
                 self.serves();
                 let row = self.row();
                 row.role = Some(Role::Primary);
                 info!("{} takes reads and writes at {}", row.name, row.address);
             }
             // It ended in the moment between; its own event came while the plan still ran.
-            Ok(()) => self.start_again(),
+            Ok(_) => self.start_again(),
             Err(failed) => {
                 say(&failed);
                 let served_before = self.snapshot.state == ClusterState::Unhealthy;
@@ -312,7 +317,7 @@ impl Node {
     }
 
     fn gather_warnings(&mut self) {
-        let all = self.standing_warnings.iter().chain(&self.silence);
+        let all = self.standing_warnings.iter().chain(&self.undone).chain(&self.silence);
         self.snapshot.warnings = all.cloned().collect();
     }
 
@@ -387,6 +392,11 @@ fn status_of(failed: &StepError) -> u8 {
         return status.and_then(|status| u8::try_from(status).ok()).unwrap_or(1);
     }
     1
+}
+
+fn undone_warning(failed: &PlanError) -> String {
+    let PlanError { step, source, .. } = failed;
+    format!("cannot {step}: {}; it is tried again at the next start", chain(source))
 }
 
 fn say(failed: &PlanError) {
