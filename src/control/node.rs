@@ -350,23 +350,28 @@ async fn stop(hands: &Hands, how: Shutdown) -> bool {
     // full disk, which may be why the plan failed, does not always take a fast shutdown (tried).
     let unfinished = layout.unfinished_marker().exists();
     let how = if unfinished { Shutdown::Immediate } else { how };
-    let Some(running) = supervisor.signal_postgres(how) else { return true };
-    let left = limit.saturating_sub(began.elapsed());
-    if tokio::time::timeout(left, running.wait()).await.is_err() {
-        warn!(
-            "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
-             recovers at its next start",
-            limit.as_secs()
-        );
-        supervisor.signal_postgres(Shutdown::Immediate);
-        running.wait().await;
+    let running = supervisor.signal_postgres(how);
+    if let Some(running) = &running {
+        let left = limit.saturating_sub(began.elapsed());
+        if tokio::time::timeout(left, running.wait()).await.is_err() {
+            warn!(
+                "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
+                 recovers at its next start",
+                limit.as_secs()
+            );
+            supervisor.signal_postgres(Shutdown::Immediate);
+            running.wait().await;
+        }
     }
-    if unfinished {
-        return true;
+    if unfinished || !layout.pgdata.join("PG_VERSION").exists() {
+        return true; // There is nothing that anybody was served from.
     }
+    // Also where none ran: one that crashed may have been about to be started again.
     match postgres::control_data(&layout.bin_dir, &layout.pgdata, account).await {
         Ok(control) if control.shut_down => {
-            info!("postgres was shut down in {:.1} s", began.elapsed().as_secs_f32());
+            if running.is_some() {
+                info!("postgres was shut down in {:.1} s", began.elapsed().as_secs_f32());
+            }
             true
         }
         Ok(_) => {
