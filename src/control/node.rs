@@ -81,13 +81,14 @@ enum Phase {
 }
 
 impl Node {
-    /// A node, and where to look at it. `ended` is what the supervisor reports to.
+    /// A node, and where to look at it. `ended` is what the supervisor reports to; events come
+    /// from whoever has a clone of `sender`.
     pub fn new(
         hands: Arc<Hands>,
         means: Means,
         mut ended: mpsc::Receiver<PostgresEnded>,
+        (sender, events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     ) -> (Self, watch::Receiver<Snapshot>) {
-        let (sender, events) = mpsc::channel(EVENTS_MAX);
         let snapshot = Snapshot::first(&hands, means);
         let (published, watcher) = watch::channel(snapshot.clone());
         let forward = sender.clone();
@@ -114,11 +115,6 @@ impl Node {
             silence: None,
         };
         (node, watcher)
-    }
-
-    /// For those who have something to report.
-    pub fn sender(&self) -> mpsc::Sender<Event> {
-        self.sender.clone()
     }
 
     /// Carries out `scenario`, then serves until something says stop. Returns the container's
@@ -162,10 +158,14 @@ impl Node {
             }
             Event::Observed(seen) => self.observed(seen),
             Event::StopRequested(how) => self.stop_requested(how),
-            Event::ReloadRequested => {
-                info!("reloading the configuration of postgres and repmgrd");
-                self.hands.supervisor.reload();
-            }
+            Event::ReloadRequested => match self.phase {
+                Phase::Serving => {
+                    info!("reloading the configuration of postgres and repmgrd");
+                    self.hands.supervisor.reload();
+                }
+                // A start reads everything anyway.
+                Phase::Planned(_) | Phase::BackingOff | Phase::Stopping => {}
+            },
             Event::Stopped(_) => unreachable!("`run` ends on it"),
         }
     }
