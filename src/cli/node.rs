@@ -20,14 +20,10 @@ use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, unix::pipe};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-
-/// What is still in the queue gets so long to be read, at the very end.
-const FLUSH_AT_MOST: Duration = Duration::from_secs(2);
 
 /// Runs the node and returns the container's exit status.
 pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
@@ -43,12 +39,13 @@ pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
         say(problem);
         return status::BAD_SETTINGS;
     }
+    log::abort_on_panic(output.clone());
     let ended = runtime().block_on(start(settings, flags, hold_at, output.clone()));
     let code = ended.unwrap_or_else(|refused| {
         refused.lines().for_each(|line| error!("{line}"));
         refused.status()
     });
-    output.flush_and_close(FLUSH_AT_MOST);
+    output.flush_and_close(log::FLUSH_AT_MOST);
     code
 }
 
