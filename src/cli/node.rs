@@ -20,14 +20,10 @@ use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, unix::pipe};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-
-/// What is still in the queue gets so long to be read, at the very end.
-const FLUSH_AT_MOST: Duration = Duration::from_secs(2);
 
 /// Runs the node and returns the container's exit status.
 pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
@@ -43,12 +39,13 @@ pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
         say(problem);
         return status::BAD_SETTINGS;
     }
+    log::abort_on_panic(output.clone());
     let ended = runtime().block_on(start(settings, flags, hold_at, output.clone()));
     let code = ended.unwrap_or_else(|refused| {
         refused.lines().for_each(|line| error!("{line}"));
         refused.status()
     });
-    output.flush_and_close(FLUSH_AT_MOST);
+    output.flush_and_close(log::FLUSH_AT_MOST);
     code
 }
 
@@ -77,7 +74,7 @@ impl NotStarted {
 }
 
 fn refused(error: &dyn std::error::Error) -> NotStarted {
-    NotStarted::Refused(crate::control::chain(error))
+    NotStarted::Refused(crate::system::error::chain(error))
 }
 
 async fn start(
@@ -86,40 +83,16 @@ async fn start(
     hold_at: Option<usize>,
     output: OutputHandle,
 ) -> Result<u8, NotStarted> {
-    info!(
-        "pgherd {} starts node {} of cluster {}",
-        env!("CARGO_PKG_VERSION"),
-        settings.repmgr.node_name,
-        settings.herd.cluster
-    );
-    settings.warnings.iter().for_each(|warning| warn!("{warning}"));
-    let said = settings.warnings.len(); // The snapshot's warnings begin with these.
-    for variable in &settings.not_yet {
-        warn!("{variable} is set and has no effect in this version");
-    }
-    let unsafe_flags = conf::unsafe_settings(&settings, &conf::of_flags(&flags));
-    if !unsafe_flags.is_empty() {
-        return Err(NotStarted::BadSettings(
-            unsafe_flags.iter().map(ToString::to_string).collect(),
-        ));
-    }
-
-    let bearings = observe::bearings(&settings).map_err(|error| refused(&error))?;
-    observe::refuse_unwritable(&bearings).map_err(|error| refused(&error))?;
-    let (lock, situation, scenario) = look_under_lock(&settings, &bearings).await?;
-    if let DataDirectory::Unfinished = situation.data_directory {
-        warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
-    }
+    // First of all: a container may be stopped before it has become a node.
+    let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+    forward_signals(&sender).map_err(|error| refused(&error))?;
+    let prepared = tokio::select! {
+        () = stop_requested(&mut events) => return Ok(status::DONE),
+        prepared = prepare(&settings, &flags) => prepared?,
+    };
+    let Prepared { bearings, lock, scenario, listener } = prepared;
     let Bearings { layout, identity, means, postgres, barman, ourselves } = bearings;
-    if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
-        let kept = identity.id;
-        warn!(
-            "REPMGR_NODE_ID is {asked}, and this node keeps the id {kept} that it was given once"
-        );
-    }
-    ensure_run_directories(&layout, &postgres, &ourselves).map_err(|error| refused(&error))?;
-
-    let listener = listen(&settings).await?;
+    let said = settings.warnings.len(); // The snapshot's warnings begin with these.
     let (ended, ended_receiver) = mpsc::channel(EVENTS_MAX);
     let supervisor = Supervisor::new(output.clone(), ended);
     barman_log(&layout.barman_log_pipe, &barman, &output);
@@ -136,11 +109,55 @@ async fn start(
         supervisor,
         hold_at,
     });
-    let (node, snapshots) = Node::new(hands, means, ended_receiver);
+    let (node, snapshots) = Node::new(hands, means, ended_receiver, (sender, events));
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
     tokio::spawn(http::serve(listener, snapshots));
-    forward_signals(node.sender()).map_err(|error| refused(&error))?;
     Ok(node.run(scenario).await)
+}
+
+/// What a node needs before it can begin.
+struct Prepared {
+    bearings: Bearings,
+    lock: VolumeLock,
+    scenario: Scenario,
+    listener: TcpListener,
+}
+
+async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotStarted> {
+    info!(
+        "pgherd {} starts node {} of cluster {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.repmgr.node_name,
+        settings.herd.cluster
+    );
+    settings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    for variable in &settings.not_yet {
+        warn!("{variable} is set and has no effect in this version");
+    }
+    let unsafe_flags = conf::unsafe_settings(settings, &conf::of_flags(flags));
+    if !unsafe_flags.is_empty() {
+        return Err(NotStarted::BadSettings(
+            unsafe_flags.iter().map(ToString::to_string).collect(),
+        ));
+    }
+
+    let bearings = observe::bearings(settings).map_err(|error| refused(&error))?;
+    observe::refuse_unwritable(&bearings).map_err(|error| refused(&error))?;
+    let (lock, situation, scenario) = look_under_lock(settings, &bearings).await?;
+    if let DataDirectory::Unfinished = situation.data_directory {
+        warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
+    }
+    let Bearings { layout, identity, postgres, ourselves, .. } = &bearings;
+    if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
+        let kept = identity.id;
+        warn!(
+            "REPMGR_NODE_ID is {asked}, and this node keeps the id {kept} that it was given once"
+        );
+    }
+    ensure_run_directories(layout, postgres, ourselves).map_err(|error| refused(&error))?;
+
+    let listener = listen(settings).await?;
+    Ok(Prepared { bearings, lock, scenario, listener })
 }
 
 /// What there is, and what follows, while nobody else can change it.
@@ -225,8 +242,18 @@ fn barman_log(path: &Path, barman: &Account, output: &OutputHandle) {
     }
 }
 
+/// Comes back when the container is to stop. Nothing else that is asked of a node matters yet: a
+/// start reads everything anyway.
+async fn stop_requested(events: &mut mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        if let Event::StopRequested(_) = event {
+            return info!("stopping before anything began");
+        }
+    }
+}
+
 /// The init half passes on what the container gets.
-fn forward_signals(events: mpsc::Sender<Event>) -> std::io::Result<()> {
+fn forward_signals(events: &mpsc::Sender<Event>) -> std::io::Result<()> {
     let meanings: [(i32, fn() -> Event); 4] = [
         (SIGTERM, || Event::StopRequested(Shutdown::Fast)),
         (SIGINT, || Event::StopRequested(Shutdown::Fast)),
@@ -243,5 +270,6 @@ fn forward_signals(events: mpsc::Sender<Event>) -> std::io::Result<()> {
             }
         });
     }
-    Ok(())
+    // The init half had them held back until now, or an early one would have ended us.
+    Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?)
 }

@@ -35,13 +35,13 @@ pub async fn serve(listener: TcpListener, snapshots: Snapshots) {
 }
 
 async fn status(State(snapshots): State<Snapshots>) -> Json<Snapshot> {
-    Json(snapshots.borrow().clone())
+    Json(snapshots.borrow().now())
 }
 
 /// 200 where `holds`, else 503; the node's own row either way.
 fn probe(holds: fn(&NodeStatus) -> bool) -> MethodRouter<Snapshots> {
     get(move |State(snapshots): State<Snapshots>| async move {
-        let node = snapshots.borrow().nodes[0].clone();
+        let node = snapshots.borrow().now().nodes.swap_remove(0);
         let code = if holds(&node) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (code, Json(node))
     })

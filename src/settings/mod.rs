@@ -30,6 +30,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Status of a container whose settings cannot be used (`EX_CONFIG` of sysexits.h).
+pub const BAD_SETTINGS: u8 = 78;
+
 /// The contract's tables, one struct per service, every value checked.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -45,6 +45,7 @@ pub(crate) const ALL: &[(&str, fn())] = cases![
     the_nodes_status_is_the_containers_if_nothing_is_left,
     a_killed_or_panicked_node_leaves_postgres_to_be_stopped_in_order,
     a_node_that_forgot_postgres_did_not_succeed,
+    a_node_gets_the_signals_that_it_understands_once_it_can_take_them,
     a_stubborn_postgres_is_stopped_immediately_at_the_time_limit,
     a_signal_from_outside_makes_the_stop_immediate,
     a_postgres_that_does_not_end_is_waited_for_without_killing_it,
@@ -467,6 +468,19 @@ fn a_node_that_forgot_postgres_did_not_succeed() {
         let mut container = with_node(way, SOON, "0", &["postgres:2"]);
         container.write("\n");
         assert_eq!(container.end(), (1, "postgres got 2\n".into()));
+    }
+}
+
+fn a_node_gets_the_signals_that_it_understands_once_it_can_take_them() {
+    for &way in both() {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+            let mut container = with_node(way, SOON, "takes-signals", &[]);
+            for other in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGPIPE, libc::SIGALRM, 40] {
+                container.signal(other);
+            }
+            container.signal(signal);
+            assert_eq!(container.wait(), 128 + signal);
+        }
     }
 }
 
