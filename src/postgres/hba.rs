@@ -41,7 +41,7 @@ pub fn with_block(
     };
     let block = rendered(&block);
     let end = block.rfind(END).expect("the template ends with the mark");
-    let mut text = block[..end].as_bytes().to_vec();
+    let mut text = block.as_bytes()[..end].to_vec();
     if let Some(rules) = operator_rules {
         text.extend(rules.trim_ascii_end());
         text.push(b'\n');
