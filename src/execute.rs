@@ -13,7 +13,7 @@ use crate::settings::{Secret, Settings};
 use crate::supervisor::{StartError, Supervisor};
 use crate::system::account::Account;
 use crate::system::child::Program;
-use crate::system::files::{FileError, ensure_file, failed};
+use crate::system::files::{FileError, acting_as, ensure_file, failed};
 use crate::system::lock::VolumeLock;
 use crate::system::output::OutputHandle;
 use crate::system::wait::GaveUp;
@@ -159,7 +159,16 @@ impl Hands {
     async fn take(&self, step: &Step) -> Result<(), StepError> {
         let Hands { settings, layout, identity, postgres: account, .. } = self;
         match step {
-            Step::DiscardUnfinished { .. } => postgres::discard_unfinished(settings, layout)?,
+            Step::DiscardUnfinished { .. } => {
+                // On a thread of its own: what an import left may be much, and the node goes on
+                // answering and hearing signals meanwhile.
+                let (settings, layout) = (settings.clone(), layout.clone());
+                let account = account.clone();
+                let discard = move || {
+                    acting_as(&account, || postgres::discard_unfinished(&settings, &layout))
+                };
+                tokio::task::spawn_blocking(discard).await.expect("it does not panic")?;
+            }
             Step::InitDataDirectory { .. } => {
                 postgres::initdb(settings, layout, account).await?;
             }
@@ -206,7 +215,7 @@ impl Hands {
                 session.close().await;
             }
             Step::RunInitHooks => {
-                let ran = postgres::run_init_hooks(settings, layout, account, &self.output).await?;
+                let ran = postgres::hooks::run(settings, layout, account, &self.output).await?;
                 if ran > 0 {
                     info!("{ran} files of {} ran", layout.init_hooks.display());
                 }

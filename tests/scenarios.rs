@@ -1,7 +1,7 @@
 //! The scenario engine from outside: which section applies, and what its plan says.
 //! `UPDATE_GOLDEN=1 cargo test --test scenarios` rewrites the plans; review the diff.
 
-use pgherd::cluster::{ControlData, SystemIdentifier, Timeline};
+use pgherd::cluster::{ControlData, Timeline};
 use pgherd::layout::{Layout, Means};
 use pgherd::scenario::{self, DataDirectory, Plan, PortInUse, Refusal, Scenario, Situation, Step};
 use pgherd::settings::{self, Settings};
@@ -97,7 +97,21 @@ fn a_refusal_names_the_thing_and_the_remedy() {
         (
             with(DataDirectory::Broken { reason: "no pg_control".to_owned() }),
             &[],
-            [pgdata, "no pg_control", "restore it from a backup", "empty the directory"],
+            [pgdata, "no pg_control", "nothing was changed", "from a backup"],
+        ),
+        (
+            with(DataDirectory::Unreadable { reason: "Permission denied".to_owned() }),
+            &[],
+            [pgdata, "Permission denied", "nothing was changed", "uid 999 may read"],
+        ),
+        (
+            with(DataDirectory::Cluster {
+                standby: false,
+                may_be_in_use: true,
+                control: control(),
+            }),
+            &[],
+            [pgdata, "may be running", "docker stop", "its own image"],
         ),
         (
             with(DataDirectory::OtherMajor { found: "15".to_owned() }),
@@ -148,7 +162,7 @@ fn a_refusal_names_the_thing_and_the_remedy() {
         (
             with(cluster(true)),
             &[],
-            [pgdata, "standby.signal", "pg_ctl promote", "the image that made it"],
+            [pgdata, "standby.signal", "promote it there", "the image that made it"],
         ),
     ] {
         let refusal = scenario::recognise(&read(env), &situation).expect_err(says[0]);
@@ -186,12 +200,14 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::MountedElsewhere { .. } => 8,
         Refusal::ForeignBackups { .. } => 9,
         Refusal::StandbyNotYet => 10,
+        Refusal::CannotLook { .. } => 11,
+        Refusal::MaybeInUse { .. } => 12,
         Refusal::StandbyDirectory { .. } => number_of_refusals(),
     }
 }
 
 const fn number_of_refusals() -> usize {
-    11
+    13
 }
 
 /// It passed these checks when it was begun, and throwing it away makes the room that it takes.
@@ -299,13 +315,11 @@ fn fine() -> Situation {
 }
 
 fn cluster(standby: bool) -> DataDirectory {
-    let control = ControlData {
-        system_identifier: SystemIdentifier(7_574_838_371_812_016_165),
-        timeline: Timeline(1),
-        shut_down: true,
-        checksums: true,
-    };
-    DataDirectory::Cluster { standby, control }
+    DataDirectory::Cluster { standby, may_be_in_use: false, control: control() }
+}
+
+fn control() -> ControlData {
+    ControlData { timeline: Timeline(1), shut_down: true }
 }
 
 fn plan(settings: &Settings, means: Means, scenario: Scenario) -> Plan {

@@ -7,12 +7,12 @@ use crate::http;
 use crate::layout::Layout;
 use crate::observe::{self, Bearings, Ports};
 use crate::postgres::conf;
-use crate::scenario::{self, DataDirectory};
+use crate::scenario::{self, DataDirectory, Scenario, Situation};
 use crate::service::Shutdown;
 use crate::settings::Settings;
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
-use crate::system::files::{FileError, empty_directory, ensure_directory, ensure_owner};
+use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory};
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -106,9 +106,7 @@ async fn start(
 
     let bearings = observe::bearings(&settings).map_err(|error| refused(&error))?;
     observe::refuse_unwritable(&bearings).map_err(|error| refused(&error))?;
-    let lock = lock(&settings, &bearings)?;
-    let situation = observe::situation(&settings, &bearings, Ports::Try).await;
-    let scenario = scenario::recognise(&settings, &situation).map_err(|error| refused(&error))?;
+    let (lock, situation, scenario) = look_under_lock(&settings, &bearings).await?;
     if let DataDirectory::Unfinished = situation.data_directory {
         warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
     }
@@ -145,18 +143,38 @@ async fn start(
     Ok(node.run(scenario).await)
 }
 
-fn lock(settings: &Settings, bearings: &Bearings) -> Result<VolumeLock, NotStarted> {
+/// What there is, and what follows, while nobody else can change it.
+async fn look_under_lock(
+    settings: &Settings,
+    bearings: &Bearings,
+) -> Result<(VolumeLock, Situation, Scenario), NotStarted> {
     let Bearings { layout, postgres, .. } = bearings;
+    let look = async || {
+        let situation = observe::situation(settings, bearings, Ports::Try).await;
+        let scenario = scenario::recognise(settings, &situation);
+        scenario.map(|scenario| (situation, scenario)).map_err(|error| refused(&error))
+    };
     ensure_directory(&layout.state_dir, 0o700, postgres).map_err(|error| refused(&error))?;
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder =
         format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());
-    // The next container may run as `postgres` itself, or as root again.
     let file = layout.state_dir.join("lock");
-    let lock = VolumeLock::acquire(&file, &holder, &layout.pgdata);
-    let lock = lock.map_err(|error| refused(&error))?;
-    ensure_owner(&file, postgres).map_err(|error| refused(&error))?;
-    Ok(lock)
+    // As its owner: the next container may run as `postgres` itself, or as root again.
+    let mut lock = acting_as(postgres, || VolumeLock::acquire(&file, &holder))
+        .map_err(|error| refused(&error))?;
+
+    let there = layout.pgdata.is_dir();
+    if there {
+        lock.hold_directory(&layout.pgdata).map_err(|error| refused(&error))?;
+    }
+    let (mut situation, mut scenario) = look().await?;
+    if !there && matches!(scenario, Scenario::PrimaryFirstStart { .. }) {
+        // Made now, to be held from the first moment; and who may have been before us is seen.
+        ensure_directory(&layout.pgdata, 0o700, postgres).map_err(|error| refused(&error))?;
+        lock.hold_directory(&layout.pgdata).map_err(|error| refused(&error))?;
+        (situation, scenario) = look().await?;
+    }
+    Ok((lock, situation, scenario))
 }
 
 /// Afterwards the directories for sockets and password files are there, and what a killed
@@ -166,10 +184,11 @@ fn ensure_run_directories(
     postgres: &Account,
     ourselves: &Account,
 ) -> Result<(), FileError> {
-    ensure_directory(&layout.run_dir, 0o3777, ourselves)?;
+    // The image leaves it open for `--user`; as root we close it, and what is in it stays in place.
+    ensure_directory(&layout.run_dir, if ourselves.is_root() { 0o755 } else { 0o3777 }, ourselves)?;
     ensure_directory(&layout.socket_dir, 0o3777, postgres)?;
     ensure_directory(&layout.technical_socket_dir, 0o700, postgres)?;
-    empty_directory(&layout.technical_socket_dir, &[])
+    acting_as(postgres, || empty_directory(&layout.technical_socket_dir, &[]))
 }
 
 async fn listen(settings: &Settings) -> Result<TcpListener, NotStarted> {

@@ -311,6 +311,11 @@ async fn stop(hands: &Hands, how: Shutdown) -> bool {
     let began = Instant::now();
     let limit = hands.settings.herd.stop_timeout;
     supervisor.stop_helpers().await;
+    let Hands { layout, postgres: account, .. } = hands;
+    // What is unfinished is made anew anyway. And a server that was just about to recover from a
+    // full disk, which may be why the plan failed, does not always take a fast shutdown (tried).
+    let unfinished = layout.unfinished_marker().exists();
+    let how = if unfinished { Shutdown::Immediate } else { how };
     let Some(running) = supervisor.signal_postgres(how) else { return true };
     let left = limit.saturating_sub(began.elapsed());
     if tokio::time::timeout(left, running.wait()).await.is_err() {
@@ -322,9 +327,8 @@ async fn stop(hands: &Hands, how: Shutdown) -> bool {
         supervisor.signal_postgres(Shutdown::Immediate);
         running.wait().await;
     }
-    let Hands { layout, postgres: account, .. } = hands;
-    if layout.unfinished_marker().exists() {
-        return true; // It is made anew anyway.
+    if unfinished {
+        return true;
     }
     match postgres::control_data(&layout.bin_dir, &layout.pgdata, account).await {
         Ok(control) if control.shut_down => {

@@ -19,7 +19,7 @@ const INCLUDE: &str =
 const OPERATORS: &str = "# the operator's; what stands above loses";
 
 /// pgherd's own file in the data directory.
-pub(crate) const FILE: &str = "pgherd.conf";
+pub const FILE: &str = "pgherd.conf";
 
 #[derive(Template)]
 #[template(path = "conf/pgherd.conf", escape = "none")]

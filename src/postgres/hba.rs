@@ -7,6 +7,7 @@
 use crate::settings::Settings;
 use crate::system::files::rendered;
 use askama::Template;
+use postgres_protocol::escape::escape_identifier;
 use std::path::Path;
 
 const BEGIN: &str = "# >>> pgherd";
@@ -79,7 +80,8 @@ fn rules(settings: &Settings) -> Vec<String> {
     let superuser = &settings.postgres.user;
     let everybody_trusted = settings.postgres.host_auth_method.as_deref() == Some("trust");
     if still_default(superuser) && !everybody_trusted {
-        let superuser = quoted(superuser);
+        // Quoted, it is never a keyword; the file has SQL's quotes (`next_token` in hba.c).
+        let superuser = escape_identifier(superuser);
         rule("all", &superuser, "samenet", "scram-sha-256");
         rule("all", &superuser, "all", "reject");
         rule("replication", &superuser, "all", "reject");
@@ -91,11 +93,6 @@ fn rules(settings: &Settings) -> Vec<String> {
 pub fn last_rule(settings: &Settings) -> String {
     let method = settings.postgres.host_auth_method.as_deref().unwrap_or("scram-sha-256");
     format!("\nhost all all all {method}\n")
-}
-
-/// A name as the file takes it: quoted, so that it is never a keyword.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 pub mod conf;
 pub mod hba;
-mod hooks;
+pub mod hooks;
 pub mod leftovers;
 mod password;
 mod session;
@@ -10,13 +10,13 @@ mod session;
 pub use hooks::HookError;
 pub use session::{Health, Session, SqlError};
 
-use crate::cluster::{ControlData, SystemIdentifier, Timeline};
+use crate::cluster::{ControlData, Timeline};
 use crate::layout::Layout;
 use crate::service::{Durability, Listen};
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
-use crate::system::files::{self, FileError, ensure_directory, ensure_file, failed};
+use crate::system::files::{self, FileError, acting_as, ensure_directory, ensure_file, failed};
 use crate::system::lent_name::with_a_name;
 use std::ffi::OsString;
 use std::fs;
@@ -44,6 +44,17 @@ pub enum PostgresError {
     ControlData(&'static str),
 }
 
+impl PostgresError {
+    /// The cluster itself is the reason, not something in our way to it.
+    pub fn is_about_the_cluster(&self) -> bool {
+        match self {
+            PostgresError::Program(error) => matches!(error, ProgramError::Failed { .. }),
+            PostgresError::ControlData(_) => true,
+            PostgresError::File(_) => false,
+        }
+    }
+}
+
 /// Afterwards `pgdata` holds a cluster as `initdb` makes it, beside the mark.
 ///
 /// `initdb` wants an empty directory, so it works in one inside, and what it made moves up:
@@ -57,7 +68,7 @@ pub async fn initdb(
     let pgdata = &layout.pgdata;
     ensure_directory(pgdata, 0o700, account)?;
     ensure_file(&layout.unfinished_marker(), UNFINISHED, 0o600, account)?;
-    files::sync_directory(pgdata)?; // Before the first file that it is about.
+    acting_as(account, || files::sync_directory(pgdata))?; // Before the first file it is about.
 
     let making = pgdata.join(MAKING);
     let password = layout.technical_socket_dir.join("initdb.password");
@@ -81,22 +92,25 @@ pub async fn initdb(
     let program = program.args(&settings.postgres.initdb_args);
     let program = with_a_name(program, account, &layout.run_dir);
     let made = program.output(INITDB_AT_MOST).await;
-    fs::remove_file(&password).map_err(failed("remove", &password))?;
+    acting_as(account, || fs::remove_file(&password)).map_err(failed("remove", &password))?;
     made?;
+    acting_as(account, || {
+        append(&making.join("pg_hba.conf"), &hba::last_rule(settings))?;
+        move_up(&making, pgdata)
+    })?;
+    Ok(())
+}
 
-    append(&making.join("pg_hba.conf"), &hba::last_rule(settings))?;
-    let mut names: Vec<OsString> = fs::read_dir(&making)
-        .map_err(failed("read", &making))?
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
+/// `PG_VERSION` goes last.
+fn move_up(making: &Path, pgdata: &Path) -> Result<(), FileError> {
+    let entries = fs::read_dir(making).map_err(failed("read", making))?.flatten();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
     names.sort_by_key(|name| name == "PG_VERSION");
     for name in names {
         let from = making.join(&name);
         fs::rename(&from, pgdata.join(&name)).map_err(failed("move up", &from))?;
     }
-    fs::remove_dir(&making).map_err(failed("remove", &making))?;
-    Ok(())
+    fs::remove_dir(making).map_err(failed("remove", making))
 }
 
 /// Where `initdb` works, inside of the data directory.
@@ -131,18 +145,16 @@ pub fn discard_unfinished(settings: &Settings, layout: &Layout) -> Result<(), Fi
 /// Afterwards all of the data directory is on the disk, and it is no longer marked.
 /// The server is not running.
 pub async fn complete(layout: &Layout, account: &Account) -> Result<(), PostgresError> {
-    let mut sync = as_postgres(layout, account, "initdb").arg("--sync-only");
-    if layout.major >= 17 {
-        // One call for the file system instead of one for each of 1,300 files: 90 ms instead of
-        // 250 (ext4, measured). initdb follows pg_wal and tablespaces to theirs.
-        sync = sync.arg("--sync-method=syncfs");
-    }
-    let sync = sync.arg("--pgdata").arg(&layout.pgdata);
-    let sync = with_a_name(sync, account, &layout.run_dir);
+    // File by file. One syncfs would take 90 ms instead of 250, once in the cluster's life, but
+    // wait for whatever else the machine is writing to that file system.
+    let sync = as_postgres(layout, account, "initdb").arg("--sync-only").arg("--pgdata");
+    let sync = with_a_name(sync.arg(&layout.pgdata), account, &layout.run_dir);
     sync.output(SYNC_AT_MOST).await?;
     let marker = layout.unfinished_marker();
-    fs::remove_file(&marker).map_err(failed("remove", &marker))?;
-    Ok(files::sync_directory(&layout.pgdata)?)
+    acting_as(account, || {
+        fs::remove_file(&marker).map_err(failed("remove", &marker))?;
+        Ok(files::sync_directory(&layout.pgdata)?)
+    })
 }
 
 /// Afterwards the server's files are those that the settings ask for, and the operator's own
@@ -256,23 +268,11 @@ fn parse_control_data(text: &str) -> Result<ControlData, &'static str> {
     };
     let number = |name| value(name).and_then(|value| value.parse::<u64>().map_err(|_| name));
     Ok(ControlData {
-        system_identifier: SystemIdentifier(number("Database system identifier")?),
         timeline: Timeline(
             u32::try_from(number("Latest checkpoint's TimeLineID")?).map_err(|_| "TimeLineID")?,
         ),
         shut_down: value("Database cluster state")?.starts_with("shut down"),
-        checksums: number("Data page checksum version")? != 0,
     })
-}
-
-/// Runs what the operator left for a first start. See [`hooks`].
-pub async fn run_init_hooks(
-    settings: &Settings,
-    layout: &Layout,
-    account: &Account,
-    output: &crate::system::output::OutputHandle,
-) -> Result<usize, HookError> {
-    hooks::run(settings, layout, account, output).await
 }
 
 fn as_postgres(layout: &Layout, account: &Account, program: &str) -> Program {
@@ -302,8 +302,7 @@ Latest checkpoint's TimeLineID:       3
 Data page checksum version:           1
 ";
         let data = parse_control_data(text).unwrap();
-        assert_eq!(data.system_identifier, SystemIdentifier(7574838371812016165));
-        assert_eq!((data.timeline, data.shut_down, data.checksums), (Timeline(3), true, true));
+        assert_eq!((data.timeline, data.shut_down), (Timeline(3), true));
         assert!(parse_control_data("").is_err());
     }
 

@@ -55,14 +55,37 @@ pub enum Refusal {
     },
     /// A cluster without the file everything else depends on.
     #[error(
-        "{} holds a database cluster that cannot be read: {reason}; \
-         restore it from a backup, or empty the directory to begin anew", .pgdata.display()
+        "{} holds a database cluster that cannot be read: {reason}; nothing was changed; \
+         look at the disk, or restore the cluster from a backup", .pgdata.display()
     )]
     BrokenCluster {
         /// The data directory.
         pgdata: PathBuf,
         /// What `pg_controldata` said.
         reason: String,
+    },
+    /// It may be anybody's data.
+    #[error(
+        "cannot look at {}: {reason}; nothing was changed; see to it that uid {expected} may read \
+         it, and start again", .pgdata.display()
+    )]
+    CannotLook {
+        /// The data directory.
+        pgdata: PathBuf,
+        /// What stood in the way.
+        reason: String,
+        /// Whom Postgres runs as.
+        expected: u32,
+    },
+    /// Two servers on one directory would destroy it.
+    #[error(
+        "{} was made by another image and its server was not shut down: it may be running; stop \
+         that container with docker stop (if it crashed, start it once more with its own image, \
+         then stop it), and start this one again", .pgdata.display()
+    )]
+    MaybeInUse {
+        /// The data directory.
+        pgdata: PathBuf,
     },
     /// A cluster of another major version.
     #[error(
@@ -158,8 +181,9 @@ pub enum Refusal {
     StandbyNotYet,
     /// A standby's directory.
     #[error(
-        "{} is a standby's (it has a standby.signal), and this version runs masters only; \
-         promote it with pg_ctl promote, or start it with the image that made it", .pgdata.display()
+        "{} is a standby's or in the middle of a recovery (it has a standby.signal or a \
+         recovery.signal), and this version runs masters only; start it with the image that made \
+         it, and promote it there", .pgdata.display()
     )]
     StandbyDirectory {
         /// The data directory.
@@ -197,10 +221,18 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Scenario,
         DataDirectory::Broken { reason } => {
             Err(Refusal::BrokenCluster { pgdata: pgdata(), reason: reason.clone() })
         }
+        DataDirectory::Unreadable { reason } => Err(Refusal::CannotLook {
+            pgdata: pgdata(),
+            reason: reason.clone(),
+            expected: situation.postgres_uid,
+        }),
+        DataDirectory::Cluster { may_be_in_use: true, .. } => {
+            Err(Refusal::MaybeInUse { pgdata: pgdata() })
+        }
         DataDirectory::Cluster { standby: true, .. } => {
             Err(Refusal::StandbyDirectory { pgdata: pgdata() })
         }
-        DataDirectory::Cluster { standby: false, .. } => Ok(Scenario::PrimaryRestart),
+        DataDirectory::Cluster { .. } => Ok(Scenario::PrimaryRestart),
     }
 }
 

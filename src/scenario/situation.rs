@@ -51,8 +51,11 @@ pub enum DataDirectory {
     Unfinished,
     /// A cluster of the image's major version.
     Cluster {
-        /// It has a `standby.signal`.
+        /// It has a `standby.signal` or a `recovery.signal`.
         standby: bool,
+        /// Another image made it, and its server was not shut down: it may run at this moment,
+        /// in a container that knows nothing of our lock.
+        may_be_in_use: bool,
         /// From `pg_controldata`.
         control: ControlData,
     },
@@ -64,6 +67,11 @@ pub enum DataDirectory {
     /// `PG_VERSION` is there, and `pg_controldata` cannot read the rest.
     Broken {
         /// Its words.
+        reason: String,
+    },
+    /// Something that could not be looked at. It may be anybody's data.
+    Unreadable {
+        /// What stood in the way.
         reason: String,
     },
     /// Something else.
@@ -81,15 +89,16 @@ impl Situation {
         }
         match (&self.data_directory, self.owner_uid) {
             // Of a directory of somebody else's, no more can be told than that.
-            (DataDirectory::Cluster { .. } | DataDirectory::Broken { .. }, Some(uid))
-                if uid != self.postgres_uid =>
-            {
-                Err(Refusal::OtherOwner {
-                    pgdata: self.pgdata.clone(),
-                    uid,
-                    expected: self.postgres_uid,
-                })
-            }
+            (
+                DataDirectory::Cluster { .. }
+                | DataDirectory::Broken { .. }
+                | DataDirectory::Unreadable { .. },
+                Some(uid),
+            ) if uid != self.postgres_uid => Err(Refusal::OtherOwner {
+                pgdata: self.pgdata.clone(),
+                uid,
+                expected: self.postgres_uid,
+            }),
             _ => Ok(()),
         }
     }

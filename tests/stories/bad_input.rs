@@ -2,6 +2,7 @@
 //! way out, status 78 for settings and 1 for what was found, and a volume as it was.
 
 use crate::harness::{Answer, Container, Recipe, Volume, client, unique};
+use std::time::{Duration, Instant};
 
 /// The one line of a refusal. Beside it there may be talk (INFO, WARN), and nothing else.
 fn refusal(answer: &Answer, status: i32) -> String {
@@ -276,15 +277,16 @@ fn a_volume_that_cannot_be_used_is_refused_and_left_alone() {
     ] {
         println!("{what}");
         let volume = Volume::new();
-        volume.shell(&format!("set -e; cd /v; {}", script.replace('M', &major)));
-        let before = volume.listing();
+        let before = volume.listing_after(&script.replace('M', &major));
         let recipe = Recipe::node("node1").volume(&volume, "/var/lib/postgresql");
         let recipe = options.iter().fold(recipe, |recipe, option| recipe.option(option));
         let line = refusal(&recipe.run(), 1);
         says(&line, expected);
         assert_eq!(volume.listing(), before, "{what}");
-        // Nor does the refusal itself stand in the way the next time.
-        assert_eq!(words(&refusal(&recipe.run(), 1)), words(&line));
+        // Nor does what a refusal leaves, a lock, stand in the way the next time.
+        if options.contains(&"PGDATA=/var/lib/postgresql") {
+            assert_eq!(words(&refusal(&recipe.run(), 1)), words(&line));
+        }
     }
 }
 
@@ -418,8 +420,10 @@ fn a_volume_that_fills_up_during_the_first_start_is_taken_up_once_there_is_room(
     let _keeper = recipe.clone().entrypoint("sleep").command(["infinity"]).start();
     let node = recipe.create();
     let script = "CREATE TABLE much AS SELECT repeat(n::text, 100) FROM generate_series(1, 1e6) n;";
+    let began = Instant::now();
     node.put("/docker-entrypoint-initdb.d/much.sql", script, 0o644).start_again();
     assert_ne!(node.await_end(), 0);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let log = node.log();
     assert!(log.contains("No space left on device"), "{log}");
     assert_eq!(log.matches(" ERROR ").count(), 1, "{log}");

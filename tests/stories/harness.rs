@@ -410,11 +410,17 @@ impl Volume {
     /// Everything in it: kind, mode, owner, size and name, a line each. Without pgherd's lock,
     /// which every start makes before it looks around.
     pub fn listing(&self) -> String {
+        self.listing_after("true")
+    }
+
+    /// The same once `script` has run in it.
+    pub fn listing_after(&self, script: &str) -> String {
         // A directory's size and anybody's clock say nothing.
-        self.shell(
-            "cd /v; find . -mindepth 1 ! -path ./pgherd ! -path ./pgherd/lock \
-             \\( -type d -printf '%y %m %U:%G - %p\\n' -o -printf '%y %m %U:%G %s %p\\n' \\) | sort",
-        )
+        self.shell(&format!(
+            "set -e; cd /v; {script}; cd /v; \
+             find . -mindepth 1 ! -path ./pgherd ! -path ./pgherd/lock \
+             \\( -type d -printf '%y %m %U:%G - %p\\n' -o -printf '%y %m %U:%G %s %p\\n' \\) | sort"
+        ))
     }
 }
 

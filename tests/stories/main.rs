@@ -8,5 +8,7 @@ mod bad_input;
 mod harness;
 mod killed_at_each_step;
 mod master_first_start;
+mod master_goes_on;
 mod official_image;
+mod one_writer;
 mod secrets;
