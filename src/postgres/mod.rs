@@ -6,6 +6,7 @@ pub mod hooks;
 pub mod leftovers;
 mod password;
 mod session;
+mod theirs;
 
 pub use hooks::HookError;
 pub use session::{Health, Session, SqlError};
@@ -168,25 +169,25 @@ pub fn write_conf(
     let conf = conf::pgherd_conf(settings, layout);
     ensure_file(&in_pgdata(conf::FILE), &conf, 0o600, account)?;
 
-    let path = in_pgdata("postgresql.conf");
-    let present = fs::read_to_string(&path).map_err(failed("read", &path))?;
     let theirs = Some(layout.operator_conf_dir.as_path()).filter(|directory| directory.is_dir());
-    ensure_file(&path, &conf::with_includes(&present, theirs), 0o600, account)?;
+    let path = in_pgdata("postgresql.conf");
+    theirs::keep_our_lines(&path, account, &layout.operator_conf_dir, |present| {
+        conf::with_includes(present, theirs)
+    })?;
 
-    let path = in_pgdata("pg_hba.conf");
-    let present = fs::read_to_string(&path).map_err(failed("read", &path))?;
-    let theirs = match fs::read_to_string(&layout.operator_hba) {
+    let theirs = match fs::read(&layout.operator_hba) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         read => Some(read.map_err(failed("read", &layout.operator_hba))?),
     };
-    let hba = hba::with_block(settings, &present, &layout.operator_hba, theirs.as_deref());
-    ensure_file(&path, &hba, 0o600, account)?;
-    Ok(())
+    let path = in_pgdata("pg_hba.conf");
+    theirs::keep_our_lines(&path, account, &layout.operator_hba, |present| {
+        hba::with_block(settings, present, &layout.operator_hba, theirs.as_deref())
+    })
 }
 
 /// What the operator's files and flags assign, in the order in which Postgres reads them.
 pub fn operator_assignments(layout: &Layout, flags: &[String]) -> Vec<conf::Assignment> {
-    let mut found = conf::read(&layout.pgdata, &|path| fs::read_to_string(path).ok());
+    let mut found = conf::read(&layout.pgdata, &|path| fs::read(path));
     found.extend(conf::of_flags(flags));
     found
 }
