@@ -160,7 +160,10 @@ impl Hands {
 
     async fn hold(&self, number: usize, step: &Step) {
         if self.hold_at == Some(number) {
-            info!("held before step {number}, as asked: {step}. Stop the container to go on.");
+            info!(
+                "held before step {number}, as asked: {step}; stop the container, and start it without \
+                 --hold-at to go on"
+            );
             std::future::pending::<()>().await;
         }
     }

@@ -186,10 +186,8 @@ async fn cluster(layout: &Layout, postgres: &Account) -> DataDirectory {
     match postgres::control_data(&layout.bin_dir, pgdata, postgres).await {
         Ok(control) => DataDirectory::Cluster {
             standby: has("standby.signal") || has("recovery.signal"),
-            // Ours always has the file, and whoever uses ours holds the lock.
-            may_be_in_use: !has(postgres::conf::FILE)
-                && has("postmaster.pid")
-                && !control.shut_down,
+            made_here: has(postgres::conf::FILE),
+            has_pid_file: has("postmaster.pid"),
             control,
         },
         Err(error) if error.is_about_the_cluster() => {

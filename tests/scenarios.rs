@@ -107,8 +107,9 @@ fn a_refusal_names_the_thing_and_the_remedy() {
         (
             with(DataDirectory::Cluster {
                 standby: false,
-                may_be_in_use: true,
-                control: control(),
+                made_here: false,
+                has_pid_file: true,
+                control: ControlData { shut_down: false, ..control() },
             }),
             &[],
             [pgdata, "may be running", "docker stop", "its own image"],
@@ -152,13 +153,14 @@ fn a_refusal_names_the_thing_and_the_remedy() {
                 ..fine()
             },
             &[],
-            ["/home/barman/data/pgherd", "system identifier 77", "empty it", "BARMAN_BACKUP_DIR"],
+            ["/home/barman/data/pgherd", "system identifier 77", pgdata, "BARMAN_BACKUP_DIR"],
         ),
         (
             fine(),
             &[("REPMGR_MASTER", "false")],
             ["REPMGR_MASTER", "false", "masters only", "REPMGR_MASTER=true"],
         ),
+        (fine(), &[("RESTORE_FROM", "latest")], ["RESTORE_FROM", "by hand", "remove it", pgdata]),
         (
             with(cluster(true)),
             &[],
@@ -202,12 +204,13 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::StandbyNotYet => 10,
         Refusal::CannotLook { .. } => 11,
         Refusal::MaybeInUse { .. } => 12,
+        Refusal::RestoreNotYet { .. } => 13,
         Refusal::StandbyDirectory { .. } => number_of_refusals(),
     }
 }
 
 const fn number_of_refusals() -> usize {
-    13
+    14
 }
 
 /// It passed these checks when it was begun, and throwing it away makes the room that it takes.
@@ -315,7 +318,7 @@ fn fine() -> Situation {
 }
 
 fn cluster(standby: bool) -> DataDirectory {
-    DataDirectory::Cluster { standby, may_be_in_use: false, control: control() }
+    DataDirectory::Cluster { standby, made_here: true, has_pid_file: false, control: control() }
 }
 
 fn control() -> ControlData {

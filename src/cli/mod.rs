@@ -152,6 +152,9 @@ fn bad_settings(problems: &Problems) -> u8 {
 fn check() -> u8 {
     with_settings(|settings| {
         settings.warnings.iter().for_each(say);
+        for variable in &settings.not_yet {
+            say(format!("{variable} is set and has no effect in this version"));
+        }
         match log::filter(settings) {
             Ok(_) => status::DONE,
             Err(problem) => {

@@ -148,6 +148,9 @@ async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotS
         warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
     }
     let Bearings { layout, identity, postgres, ourselves, .. } = &bearings;
+    if let DataDirectory::Cluster { made_here: false, .. } = situation.data_directory {
+        info!("takes over the cluster in {}, which another image made", layout.pgdata.display());
+    }
     if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
         let kept = identity.id;
         warn!(
@@ -171,6 +174,9 @@ async fn look_under_lock(
         let scenario = scenario::recognise(settings, &situation);
         scenario.map(|scenario| (situation, scenario)).map_err(|error| refused(&error))
     };
+    if !layout.state_dir.exists() {
+        look().await?; // What is refused is refused before anything is made.
+    }
     ensure_directory(&layout.state_dir, 0o700, postgres).map_err(|error| refused(&error))?;
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder =

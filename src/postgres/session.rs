@@ -38,7 +38,7 @@ pub struct Session {
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
     /// Nobody answered, or not to us.
-    #[error("cannot connect to database {database} as {user}")]
+    #[error("cannot connect to database {database} as {user} (POSTGRES_USER)")]
     Connect {
         /// Which database.
         database: String,

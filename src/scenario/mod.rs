@@ -167,14 +167,26 @@ pub enum Refusal {
     },
     /// The backups of another cluster would be mixed with ours.
     #[error(
-        "{} holds backups of another database cluster (system identifier {found}), and the data \
-         directory is empty; to begin a new cluster, empty it or set BARMAN_BACKUP_DIR", .directory.display()
+        "{} holds backups of a database cluster (system identifier {found}) that is not in {}: is \
+         this the right data volume, and the right image? To begin another cluster, give it \
+         another BARMAN_BACKUP_DIR, or another volume there", .directory.display(), .pgdata.display()
     )]
     ForeignBackups {
         /// barman's directory of this cluster.
         directory: PathBuf,
+        /// Where a new cluster would go.
+        pgdata: PathBuf,
         /// Whose backups they are.
         found: String,
+    },
+    /// A restore is asked for.
+    #[error(
+        "RESTORE_FROM is set, and this version does not restore by itself; README, \"Bring a backup \
+         back\", says how to by hand; remove it to begin an empty cluster in {}", .pgdata.display()
+    )]
+    RestoreNotYet {
+        /// Where an empty cluster would go.
+        pgdata: PathBuf,
     },
     /// A slave is asked for.
     #[error("REPMGR_MASTER is false, and this version starts masters only; set REPMGR_MASTER=true")]
@@ -203,6 +215,9 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Scenario,
     match &situation.data_directory {
         DataDirectory::Empty | DataDirectory::Unfinished => {
             situation.fit_for_a_first_start(FIRST_START_NEEDS_MIB)?;
+            if settings.not_yet.contains(&"RESTORE_FROM") {
+                return Err(Refusal::RestoreNotYet { pgdata: pgdata() });
+            }
             match settings.repmgr.first_role {
                 Role::Primary => Ok(Scenario::PrimaryFirstStart {
                     begun_anew: situation.data_directory == DataDirectory::Unfinished,
@@ -226,7 +241,11 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Scenario,
             reason: reason.clone(),
             expected: situation.postgres_uid,
         }),
-        DataDirectory::Cluster { may_be_in_use: true, .. } => {
+        // Another image's server may run at this moment, in a container that knows nothing of
+        // our lock, and its process id says nothing here.
+        DataDirectory::Cluster { made_here: false, has_pid_file: true, control, .. }
+            if !control.shut_down =>
+        {
             Err(Refusal::MaybeInUse { pgdata: pgdata() })
         }
         DataDirectory::Cluster { standby: true, .. } => {

@@ -53,9 +53,10 @@ pub enum DataDirectory {
     Cluster {
         /// It has a `standby.signal` or a `recovery.signal`.
         standby: bool,
-        /// Another image made it, and its server was not shut down: it may run at this moment,
-        /// in a container that knows nothing of our lock.
-        may_be_in_use: bool,
+        /// pgherd has had it before, and then whoever uses it holds its lock.
+        made_here: bool,
+        /// It has a `postmaster.pid`, as while a server runs, or after one was killed.
+        has_pid_file: bool,
         /// From `pg_controldata`.
         control: ControlData,
     },
@@ -115,6 +116,7 @@ impl Situation {
         if let Some((directory, found)) = &self.backups_of {
             return Err(Refusal::ForeignBackups {
                 directory: directory.clone(),
+                pgdata: self.pgdata.clone(),
                 found: found.clone(),
             });
         }

@@ -212,9 +212,12 @@ impl World {
             data_directory: match &self.data {
                 None => DataDirectory::Empty,
                 Some(data) if data.marked => DataDirectory::Unfinished,
-                Some(Data { initialised: true, garbage: false, .. }) => {
-                    DataDirectory::Cluster { standby: false, may_be_in_use: false, control }
-                }
+                Some(Data { initialised: true, garbage: false, .. }) => DataDirectory::Cluster {
+                    standby: false,
+                    made_here: true,
+                    has_pid_file: false,
+                    control,
+                },
                 Some(_) => DataDirectory::Broken { reason: "half of a cluster".to_owned() },
             },
             major: 17,
