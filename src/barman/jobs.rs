@@ -75,7 +75,11 @@ pub async fn cron(conf: &Path) -> Result<(), JobError> {
         let _ = fs::remove_file(server.directory.join(TRIES)); // Mostly there is none.
         return Ok(());
     }
-    match FileLock::acquire(&server.directory.join(LOCK), "the first backup") {
+    // `barman cron` makes it too, but in children that it does not wait for.
+    let lock = server.directory.join(LOCK);
+    fs::create_dir_all(&server.directory)
+        .map_err(|source| JobError::Lock(LockError::Unusable { path: lock.clone(), source }))?;
+    match FileLock::acquire(&lock, "the first backup") {
         Ok(_held) => server.first_backup().await,
         Err(LockError::Held { .. }) => Ok(()), // The job of the last minute is still at it.
         Err(error) => Err(JobError::Lock(error)),
