@@ -211,16 +211,17 @@ impl fmt::Display for Snapshot {
         };
         let name = width(|node| node.name.len(), 4);
         let address = width(|node| node.address.to_string().len(), 7);
+        let state = width(|node| node.state.to_string().len(), 8);
         writeln!(
             f,
-            "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<8}  {:>2}  LSN",
+            "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  LSN",
             "NODE", "ID", "ADDRESS", "ROLE", "STATE", "TL"
         )?;
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         for node in &self.nodes {
             writeln!(
                 f,
-                "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<8}  {:>2}  {}",
+                "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  {}",
                 node.name,
                 node.id.to_string(),
                 node.address.to_string(),
