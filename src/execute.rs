@@ -360,5 +360,5 @@ pub fn read_node_id(state_dir: &std::path::Path) -> Option<NodeId> {
 }
 
 fn write_node_id(layout: &Layout, id: NodeId, account: &Account) -> Result<(), FileError> {
-    ensure_file(&layout.state_dir.join(NODE_ID), &format!("{id}\n"), 0o644, account).map(drop)
+    ensure_file(&layout.state_dir.join(NODE_ID), format!("{id}\n"), 0o644, account).map(drop)
 }

@@ -47,7 +47,7 @@ pub fn write_conf(
     let barman = &settings.barman;
     let passwords =
         [("barman", &barman.password), ("barman_streaming", &barman.streaming_password)];
-    ensure_file(&layout.barman_passfile, &passfile(&passwords), 0o600, account)?;
+    ensure_file(&layout.barman_passfile, passfile(&passwords), 0o600, account)?;
     ensure_directory(&barman.backup_dir, 0o700, account)?;
     ensure_directory(&barman.config_dir, 0o755, account)?;
     let global = GlobalConf {
@@ -56,7 +56,7 @@ pub fn write_conf(
         conf_dir: barman.config_dir.display().to_string(),
         log: layout.barman_log_pipe.display().to_string(),
     };
-    ensure_file(&layout.barman_global_conf, &rendered(&global), 0o644, account)?;
+    ensure_file(&layout.barman_global_conf, rendered(&global), 0o644, account)?;
     let conninfo = |user: &str| {
         format!(
             "host={} port={} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} \

@@ -73,7 +73,7 @@ pub async fn initdb(
 
     let making = pgdata.join(MAKING);
     let password = layout.technical_socket_dir.join("initdb.password");
-    ensure_file(&password, &format!("{}\n", settings.postgres.password.expose()), 0o600, account)?;
+    ensure_file(&password, format!("{}\n", settings.postgres.password.expose()), 0o600, account)?;
     if let Some(wal) = &settings.postgres.initdb_waldir {
         ensure_directory(wal, 0o700, account)?;
     }

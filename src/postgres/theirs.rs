@@ -1,11 +1,9 @@
 //! Files of the data directory in which pgherd keeps some lines and the operator the rest.
 
 use crate::system::account::Account;
-use crate::system::files::{self, FileError, ensure_file, failed};
-use nix::libc::O_NOFOLLOW;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use crate::system::files::{FileError, acting_as, ensure_file, failed};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Afterwards `path` holds what `with_ours` makes of what it holds now. What is no plain file of
@@ -17,10 +15,11 @@ pub(super) fn keep_our_lines(
     instead: &Path,
     with_ours: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Result<(), FileError> {
-    let present = fs::read(path).map_err(failed("read", path))?;
+    // With its owner's rights: it may be a link to what only root may read.
+    let present = acting_as(account, || fs::read(path)).map_err(failed("read", path))?;
     let wanted = with_ours(&present);
     match why_not_ours(path) {
-        None => write(path, &wanted, account),
+        None => ensure_file(path, &wanted, 0o600, account).map(drop),
         Some(_) if wanted == present => Ok(()),
         Some(why) => {
             let why = format!(
@@ -46,21 +45,6 @@ fn is_mounted(path: &Path, mountinfo: &str) -> bool {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let path = path.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
     mountinfo.lines().any(|line| line.split(' ').nth(4) == Some(&path))
-}
-
-fn write(path: &Path, content: &[u8], account: &Account) -> Result<(), FileError> {
-    if let Ok(text) = str::from_utf8(content) {
-        return ensure_file(path, text, 0o600, account).map(drop);
-    }
-    let beside = files::beside(path);
-    ensure_file(&beside, "", 0o600, account)?; // With owner and mode.
-    let fill = || {
-        let mut file = OpenOptions::new().write(true).custom_flags(O_NOFOLLOW).open(&beside)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    fill().map_err(failed("write", path))
 }
 
 #[cfg(test)]

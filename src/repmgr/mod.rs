@@ -50,7 +50,7 @@ pub fn write_conf(
     let repmgr = &settings.repmgr;
     let passwords =
         [("repmgr", &repmgr.password), ("repmgr_streaming", &repmgr.streaming_password)];
-    ensure_file(&layout.postgres_passfile, &passfile(&passwords), 0o600, account)?;
+    ensure_file(&layout.postgres_passfile, passfile(&passwords), 0o600, account)?;
     ensure_directory(&repmgr.config_dir, 0o755, account)?;
     let text = conf(settings, layout, identity, &conninfo(layout, &identity.address));
     ensure_file(&layout.repmgr_conf, &text, 0o644, account)?;

@@ -50,11 +50,11 @@ pub fn acting_as<T>(account: &Account, act: impl FnOnce() -> T) -> T {
 /// Says whether anything had to change.
 pub fn ensure_file(
     path: &Path,
-    content: &str,
+    content: impl AsRef<[u8]>,
     mode: u32,
     owner: &Account,
 ) -> Result<bool, FileError> {
-    let ensure = || ensure_file_here(path, content.as_bytes(), mode, owner);
+    let ensure = || ensure_file_here(path, content.as_ref(), mode, owner);
     match only_root_writes(path.parent()) {
         true => ensure(),
         false => acting_as(owner, ensure),

@@ -17,7 +17,7 @@ pub fn with_a_name(program: Program, account: &Account, run_dir: &Path) -> Progr
         account.uid, account.gid
     );
     let written = ensure_file(&passwd, &line, 0o644, account).and_then(|_| {
-        ensure_file(&group, &format!("postgres:x:{}:\n", account.gid), 0o644, account)
+        ensure_file(&group, format!("postgres:x:{}:\n", account.gid), 0o644, account)
     });
     match (written, nss_wrapper()) {
         (Ok(_), Some(library)) => program
