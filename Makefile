@@ -32,7 +32,7 @@ lint: ## formatting, clippy, the shell scripts
 	cargo clippy --locked --all-targets -- -D warnings
 	@if command -v shellcheck >/dev/null; then echo shellcheck docker/*.sh; shellcheck docker/*.sh; fi
 
-clean: ## remove containers, images, volumes WITH THEIR DATA, and target/
+clean: ## remove what make made: containers, images, volumes WITH THEIR DATA, target/
 	@docker/clean.sh
 	cargo clean
 

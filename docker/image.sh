@@ -21,7 +21,7 @@ build() {
   fi
   rm -f "$log"
 
-  if ! version=$(docker run --rm --entrypoint pgherd "$image" --version 2>&1); then
+  if ! version=$(docker run --rm --label pgherd.made-by=make --entrypoint pgherd "$image" --version 2>&1); then
     echo "image: pgherd does not run in $image: $version" >&2
     case $version in
       *GLIBC_*) echo "image: it was linked with a newer glibc than $suite's; where a registry can be reached:" \
@@ -56,7 +56,7 @@ compile() {
   cargo fetch --locked --quiet
   mkdir -p target/bookworm target/release "$cargo_home/registry"
   sysroot=$(rustc --print sysroot)
-  docker run --rm --network none --user "$(id -u):$(id -g)" --tmpfs /cargo:mode=1777 \
+  docker run --rm --label pgherd.made-by=make --network none --user "$(id -u):$(id -g)" --tmpfs /cargo:mode=1777 \
     -v "$cargo_home/registry:/cargo/registry" -v "$sysroot:/rust:ro" -v "$PWD:/src" -w /src \
     -e CARGO_HOME=/cargo -e PATH=/rust/bin:/usr/bin:/bin \
     pgherd-build cargo build --release --locked --offline --quiet --target-dir target/bookworm

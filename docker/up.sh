@@ -40,8 +40,11 @@ status=0
 docker exec node1 pgherd status || status=$?
 
 echo
-echo "Connect:  psql -h ${PGHERD_BIND:-127.0.0.1} -p $port -U postgres"
-if [ -z "${POSTGRES_PASSWORD:-}" ]; then
+published=$(docker port node1 5432/tcp | head -n 1)
+host=${published%:*}
+[ "$host" != 0.0.0.0 ] || host=127.0.0.1
+echo "Connect:  psql -h $host -p ${published##*:} -U postgres"
+if docker exec node1 pgherd settings | grep -q '^POSTGRES_PASSWORD .*default$'; then
   echo "Password: mysecretpassword, the default that everybody knows: for trying out only"
 fi
 echo "Inside:   docker exec -it -u postgres node1 psql"

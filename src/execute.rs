@@ -7,13 +7,12 @@ use crate::cron;
 use crate::layout::Layout;
 use crate::postgres::{self, HookError, PostgresError, Session, SqlError, conf::Unsafe};
 use crate::repmgr::{self, Identity, RegisterError};
-use crate::scenario::{Plan, Step};
+use crate::scenario::{Plan, Scenario, Step};
 use crate::service::{Durability, Listen, ServiceName, Shutdown};
 use crate::settings::{Secret, Settings};
 use crate::supervisor::{StartError, Supervisor};
 use crate::system::account::Account;
-use crate::system::child::Program;
-use crate::system::files::{FileError, ensure_file, failed};
+use crate::system::files::{FileError, acting_as, ensure_file, failed};
 use crate::system::lock::VolumeLock;
 use crate::system::output::OutputHandle;
 use crate::system::wait::GaveUp;
@@ -119,16 +118,18 @@ fn lines(all: &[Unsafe]) -> String {
 }
 
 impl Hands {
-    /// Runs every stage in order and stops at the first failure.
+    /// Runs every stage in order and stops at the first failure; unless consumers are served at a
+    /// restart by then and the step may wait: that is returned at the end.
     pub async fn carry_out(
         &self,
         plan: &Plan,
         progress: &mpsc::Sender<Progress>,
-    ) -> Result<(), PlanError> {
+    ) -> Result<Vec<PlanError>, PlanError> {
         let scenario = plan.scenario.title();
         let stages = plan.stages.len();
         info!("{scenario}");
         let mut step_number = 0;
+        let mut undone = Vec::new();
         for (number, stage) in (1..).zip(&plan.stages) {
             info!("{number}/{stages} {}", stage.title);
             let title = stage.title.clone().into_owned();
@@ -137,21 +138,32 @@ impl Hands {
                 step_number += 1;
                 self.hold(step_number, step).await;
                 let began = Instant::now();
-                self.take(step).await.map_err(|source| PlanError {
-                    stage: number,
-                    scenario,
-                    step: step.to_string(),
-                    source,
-                })?;
+                if let Err(source) = self.take(step).await {
+                    let step_words = step.to_string();
+                    let failed = PlanError { stage: number, scenario, step: step_words, source };
+                    if !(step.may_wait() && self.serves_again(plan)) {
+                        return Err(failed);
+                    }
+                    undone.push(failed);
+                }
                 debug!("step {step_number} took {} ms: {step}", began.elapsed().as_millis());
             }
         }
-        Ok(())
+        Ok(undone)
+    }
+
+    /// A server that served before `plan` does so again.
+    fn serves_again(&self, plan: &Plan) -> bool {
+        let open = matches!(self.supervisor.listening(), Some(Listen::Consumer { .. }));
+        open && plan.scenario == Scenario::PrimaryRestart
     }
 
     async fn hold(&self, number: usize, step: &Step) {
         if self.hold_at == Some(number) {
-            info!("held before step {number}, as asked: {step}. Stop the container to go on.");
+            info!(
+                "held before step {number}, as asked: {step}; stop the container, and start it without \
+                 --hold-at to go on"
+            );
             std::future::pending::<()>().await;
         }
     }
@@ -159,7 +171,16 @@ impl Hands {
     async fn take(&self, step: &Step) -> Result<(), StepError> {
         let Hands { settings, layout, identity, postgres: account, .. } = self;
         match step {
-            Step::DiscardUnfinished { .. } => postgres::discard_unfinished(settings, layout)?,
+            Step::DiscardUnfinished { .. } => {
+                // On a thread of its own: what an import left may be much, and the node goes on
+                // answering and hearing signals meanwhile.
+                let (settings, layout) = (settings.clone(), layout.clone());
+                let account = account.clone();
+                let discard = move || {
+                    acting_as(&account, || postgres::discard_unfinished(&settings, &layout))
+                };
+                tokio::task::spawn_blocking(discard).await.expect("it does not panic")?;
+            }
             Step::InitDataDirectory { .. } => {
                 postgres::initdb(settings, layout, account).await?;
             }
@@ -206,7 +227,7 @@ impl Hands {
                 session.close().await;
             }
             Step::RunInitHooks => {
-                let ran = postgres::run_init_hooks(settings, layout, account, &self.output).await?;
+                let ran = postgres::hooks::run(settings, layout, account, &self.output).await?;
                 if ran > 0 {
                     info!("{ran} files of {} ran", layout.init_hooks.display());
                 }
@@ -245,9 +266,7 @@ impl Hands {
         }
         let pgdata = layout.pgdata.clone();
         self.supervisor
-            .start_postgres(without_secrets(server), listen, |pid| {
-                postgres::accepts_connections(&pgdata, pid)
-            })
+            .start_postgres(server, listen, |pid| postgres::accepts_connections(&pgdata, pid))
             .await?;
         Ok(())
     }
@@ -280,7 +299,7 @@ impl Hands {
                 ServiceName::Repmgrd => repmgr::daemon(&layout, &account),
                 ServiceName::Crond => cron::daemon(),
             };
-            without_secrets(program).oom_score_adj(HELPER_OOM_SCORE_ADJ)
+            program.oom_score_adj(HELPER_OOM_SCORE_ADJ)
         };
         self.supervisor.keep(service, program);
     }
@@ -330,14 +349,6 @@ fn oom_variables(settings: &Settings) -> [(&'static str, String); 2] {
         ("PG_OOM_ADJUST_FILE", file),
         ("PG_OOM_ADJUST_VALUE", value.unwrap_or_else(|| (ours + 200).min(1000).to_string())),
     ]
-}
-
-/// Children inherit the container's environment, for archive commands and the like, without
-/// what only we need.
-fn without_secrets(program: Program) -> Program {
-    crate::settings::secret_variables()
-        .iter()
-        .fold(program, |program, name| program.env_remove(name))
 }
 
 /// The file that keeps the node's id.

@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What stays as it is for the life of the container.
 #[derive(Debug)]
@@ -75,10 +75,23 @@ fn major() -> Option<Major> {
     directories.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).max()
 }
 
+/// Only "there is no such thing" means no. What cannot be looked at may be somebody's data: it
+/// counts as there, and [`situation`] says what stood in the way.
+fn is_there(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(_) => true,
+        Err(error) => !is_absence(&error),
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 fn pgdata(settings: &Settings, major: Major) -> PathBuf {
     let candidates = layout::pgdata_candidates(settings, major);
     let has_cluster = |path: &&PathBuf| {
-        path.join("PG_VERSION").exists() || layout::unfinished_marker(path).exists()
+        is_there(&path.join("PG_VERSION")) || is_there(&layout::unfinished_marker(path))
     };
     let ours = candidates.iter().find(has_cluster).cloned();
     ours.or_else(|| of_another_major(settings)).unwrap_or_else(|| candidates[0].clone())
@@ -98,7 +111,7 @@ fn of_another_major(settings: &Settings) -> Option<PathBuf> {
     let mut clusters: Vec<_> = majors
         .map(|entry| entry.path().join("docker"))
         .filter(|path| {
-            path.join("PG_VERSION").exists() && !layout::unfinished_marker(path).exists()
+            is_there(&path.join("PG_VERSION")) && !is_there(&layout::unfinished_marker(path))
         })
         .collect();
     clusters.sort();
@@ -152,20 +165,35 @@ pub async fn situation(settings: &Settings, bearings: &Bearings, ports: Ports) -
 
 async fn data_directory(layout: &Layout, postgres: &Account) -> DataDirectory {
     let pgdata = &layout.pgdata;
-    if layout.unfinished_marker().exists() {
-        return DataDirectory::Unfinished;
+    match fs::symlink_metadata(layout.unfinished_marker()) {
+        Ok(_) => return DataDirectory::Unfinished,
+        Err(error) if is_absence(&error) => {}
+        Err(error) => return DataDirectory::Unreadable { reason: error.to_string() },
     }
     match fs::read_to_string(pgdata.join("PG_VERSION")) {
         Ok(version) if version.trim() == layout.major.to_string() => {
-            let standby = ["standby.signal", "recovery.signal"];
-            let standby = standby.iter().any(|name| pgdata.join(name).exists());
-            match postgres::control_data(&layout.bin_dir, pgdata, postgres).await {
-                Ok(control) => DataDirectory::Cluster { standby, control },
-                Err(error) => DataDirectory::Broken { reason: error.to_string() },
-            }
+            cluster(layout, postgres).await
         }
         Ok(version) => DataDirectory::OtherMajor { found: version.trim().to_owned() },
-        Err(_) => foreign_or_empty(layout),
+        Err(error) if is_absence(&error) => foreign_or_empty(layout),
+        Err(error) => DataDirectory::Unreadable { reason: error.to_string() },
+    }
+}
+
+async fn cluster(layout: &Layout, postgres: &Account) -> DataDirectory {
+    let pgdata = &layout.pgdata;
+    let has = |name: &str| is_there(&pgdata.join(name));
+    match postgres::control_data(&layout.bin_dir, pgdata, postgres).await {
+        Ok(control) => DataDirectory::Cluster {
+            standby: has("standby.signal") || has("recovery.signal"),
+            made_here: has(postgres::conf::FILE),
+            has_pid_file: has("postmaster.pid"),
+            control,
+        },
+        Err(error) if error.is_about_the_cluster() => {
+            DataDirectory::Broken { reason: crate::system::error::chain(&error) }
+        }
+        Err(error) => DataDirectory::Unreadable { reason: crate::system::error::chain(&error) },
     }
 }
 
@@ -176,7 +204,7 @@ fn foreign_or_empty(layout: &Layout) -> DataDirectory {
             return DataDirectory::Foreign { found: "a file, not a directory".to_owned() };
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return DataDirectory::Empty,
-        Err(error) => return DataDirectory::Foreign { found: error.to_string() },
+        Err(error) => return DataDirectory::Unreadable { reason: error.to_string() },
         Ok(entries) => entries,
     };
     let half_a_mark = files::beside(&layout::unfinished_marker(pgdata));

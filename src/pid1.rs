@@ -34,11 +34,24 @@ const STRAYS_AT_MOST: Duration = Duration::from_secs(2);
 /// The one child.
 #[derive(Clone, Debug)]
 pub enum MainChild {
-    /// This program again, with these arguments: the node half.
+    /// This program again, with these arguments: the node half. It gets the [`TO_NODE`] signals
+    /// only, held back until it can take them.
     Node(Vec<OsString>),
     /// Any program with its arguments, as if it were started without us: same
     /// terminal, signal mask and ignored signals.
     Command(Vec<OsString>),
+}
+
+/// What a node understands. Of any other signal it would die or stand still, and Postgres with it.
+pub const TO_NODE: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
+
+impl MainChild {
+    fn wants(&self, signal: c_int) -> bool {
+        match self {
+            MainChild::Node(_) => TO_NODE.iter().any(|&wanted| wanted as c_int == signal),
+            MainChild::Command(_) => signal != libc::SIGCHLD,
+        }
+    }
 }
 
 /// How to be init.
@@ -92,7 +105,7 @@ pub fn run(main: &MainChild, options: InitOptions) -> u8 {
             break status;
         }
         if let Some(signal) = caught.next(None)
-            && signal != libc::SIGCHLD
+            && main.wants(signal)
         {
             let _ = signals::send(to, signal); // ESRCH: it has ended, as `reap` will find
         }
@@ -116,7 +129,7 @@ fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// All other signals are for the child, but SIGCHLD. These say that we did
+/// All other signals are for the child, but SIGCHLD and what [`TO_NODE`] leaves out. These say that we did
 /// something wrong ourselves, or are for processes in the background, which we
 /// are once the child has the terminal.
 const NOT_CAUGHT: [Signal; 9] = [
@@ -146,7 +159,8 @@ impl AtExec {
         let signals = signals::all().collect();
         match main {
             MainChild::Node(_) => {
-                AtExec { signals, ignored: vec![], mask: SigSet::empty(), terminal: None }
+                let mask = SigSet::from_iter(TO_NODE);
+                AtExec { signals, ignored: vec![], mask, terminal: None }
             }
             MainChild::Command(_) => AtExec {
                 // SIGPIPE was ignored by Rust's runtime, not by who started us.

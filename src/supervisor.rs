@@ -6,6 +6,7 @@
 
 use crate::service::{Listen, RestartBudget, ServiceName, Shutdown, Verdict};
 use crate::system::child::{Program, ProgramError, Running};
+use crate::system::error::chain;
 use crate::system::output::{OutputHandle, Tag};
 use crate::system::wait::{self, GaveUp};
 use nix::sys::signal::Signal;
@@ -190,7 +191,7 @@ impl Supervisor {
                         }
                         warn!("{name} ended with {status}{}", said(&running.last_words()));
                     }
-                    Err(error) => warn!("{name}: {error}{}", cause(&error)),
+                    Err(error) => warn!("{name}: {}", chain(&error)),
                 }
                 match budget.spend(Instant::now()) {
                     Verdict::RestartAfter(delay) => {
@@ -230,25 +231,28 @@ impl Supervisor {
         table.helpers.iter().filter(|(_, one)| alive(one)).map(|(name, _)| *name).collect()
     }
 
-    /// Afterwards no helper runs and none is started again. cron ends first, so that no job
-    /// begins; repmgrd before Postgres, so that it does not take an orderly stop for a failure.
-    pub async fn stop_helpers(&self) {
+    /// Afterwards no helper runs and none is started again. cron is told first, so that no job
+    /// begins; repmgrd ends before Postgres, so that it does not take an orderly stop for a
+    /// failure. All together take a fifth of `stop_timeout` at most: the rest is the server's.
+    pub async fn stop_helpers(&self, stop_timeout: Duration) {
+        let at_most = HELPER_STOP_AT_MOST.min(stop_timeout / 5);
+        let deadline = tokio::time::Instant::now() + at_most;
         let mut helpers: Vec<_> = {
             let mut table = self.table();
             table.closing = true;
             std::mem::take(&mut table.helpers).into_iter().collect()
         };
         helpers.sort_by_key(|(name, _)| *name != ServiceName::Crond);
+        for running in helpers.iter().filter_map(|(_, helper)| helper.running.as_ref()) {
+            let _ = running.signal_group(Signal::SIGTERM); // ESRCH: it has ended.
+        }
         for (name, helper) in helpers {
-            if let Some(running) = helper.running {
-                let _ = running.signal_group(Signal::SIGTERM); // ESRCH: it has ended.
-                if tokio::time::timeout(HELPER_STOP_AT_MOST, running.wait()).await.is_err() {
-                    warn!(
-                        "{name} did not end within {} s of SIGTERM and is killed",
-                        HELPER_STOP_AT_MOST.as_secs()
-                    );
-                    let _ = running.signal_group(Signal::SIGKILL);
-                }
+            if let Some(running) = helper.running
+                && tokio::time::timeout_at(deadline, running.wait()).await.is_err()
+            {
+                let waited = at_most.as_secs();
+                warn!("{name} did not end within {waited} s of SIGTERM and is killed");
+                let _ = running.signal_group(Signal::SIGKILL);
             }
             helper.keeper.abort();
         }
@@ -257,10 +261,6 @@ impl Supervisor {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn cause(error: &dyn std::error::Error) -> String {
-    error.source().map(|source| format!(": {source}")).unwrap_or_default()
 }
 
 impl fmt::Debug for Supervisor {

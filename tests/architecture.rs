@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     // Faces. Two commands do more than show: `node` puts the node together, and `barman` is
     // what cron's jobs call.
     ("http",           &[&["cluster", "settings", "scenario", "control"]]),
-    ("cli",            &[&["cluster", "settings", "scenario", "control", "observe", "barman"]]),
+    ("cli",            &[&["cluster", "settings", "scenario", "system", "control", "observe", "barman"]]),
     ("cli/log.rs",     &[&["settings", "system"]]),
     ("cli/run.rs",     &[&["settings", "system", "pid1"]]),
     ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "control", "http"]]),
@@ -130,6 +130,17 @@ fn facts_and_choices_touch_nothing() {
             }
         }
     }
+}
+
+/// `system` does not know `settings`, so it has a list of its own.
+#[test]
+fn what_children_do_not_inherit_is_what_settings_hide() {
+    use pgherd::{settings::secret_variables, system::child::SECRET_VARIABLES};
+    assert_eq!(
+        SECRET_VARIABLES,
+        secret_variables(),
+        "give src/system/child.rs and src/settings/secret.rs the same list"
+    );
 }
 
 /// What clippy's `disallowed-methods` cannot see.

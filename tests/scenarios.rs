@@ -1,7 +1,7 @@
 //! The scenario engine from outside: which section applies, and what its plan says.
 //! `UPDATE_GOLDEN=1 cargo test --test scenarios` rewrites the plans; review the diff.
 
-use pgherd::cluster::{ControlData, SystemIdentifier, Timeline};
+use pgherd::cluster::{ControlData, Timeline};
 use pgherd::layout::{Layout, Means};
 use pgherd::scenario::{self, DataDirectory, Plan, PortInUse, Refusal, Scenario, Situation, Step};
 use pgherd::settings::{self, Settings};
@@ -97,7 +97,22 @@ fn a_refusal_names_the_thing_and_the_remedy() {
         (
             with(DataDirectory::Broken { reason: "no pg_control".to_owned() }),
             &[],
-            [pgdata, "no pg_control", "restore it from a backup", "empty the directory"],
+            [pgdata, "no pg_control", "nothing was changed", "from a backup"],
+        ),
+        (
+            with(DataDirectory::Unreadable { reason: "Permission denied".to_owned() }),
+            &[],
+            [pgdata, "Permission denied", "nothing was changed", "uid 999 may read"],
+        ),
+        (
+            with(DataDirectory::Cluster {
+                standby: false,
+                made_here: false,
+                has_pid_file: true,
+                control: ControlData { shut_down: false, ..control() },
+            }),
+            &[],
+            [pgdata, "may be running", "docker stop", "its own image"],
         ),
         (
             with(DataDirectory::OtherMajor { found: "15".to_owned() }),
@@ -138,17 +153,18 @@ fn a_refusal_names_the_thing_and_the_remedy() {
                 ..fine()
             },
             &[],
-            ["/home/barman/data/pgherd", "system identifier 77", "empty it", "BARMAN_BACKUP_DIR"],
+            ["/home/barman/data/pgherd", "system identifier 77", pgdata, "BARMAN_BACKUP_DIR"],
         ),
         (
             fine(),
             &[("REPMGR_MASTER", "false")],
             ["REPMGR_MASTER", "false", "masters only", "REPMGR_MASTER=true"],
         ),
+        (fine(), &[("RESTORE_FROM", "latest")], ["RESTORE_FROM", "by hand", "remove it", pgdata]),
         (
             with(cluster(true)),
             &[],
-            [pgdata, "standby.signal", "pg_ctl promote", "the image that made it"],
+            [pgdata, "standby.signal", "promote it there", "the image that made it"],
         ),
     ] {
         let refusal = scenario::recognise(&read(env), &situation).expect_err(says[0]);
@@ -186,12 +202,15 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::MountedElsewhere { .. } => 8,
         Refusal::ForeignBackups { .. } => 9,
         Refusal::StandbyNotYet => 10,
+        Refusal::CannotLook { .. } => 11,
+        Refusal::MaybeInUse { .. } => 12,
+        Refusal::RestoreNotYet { .. } => 13,
         Refusal::StandbyDirectory { .. } => number_of_refusals(),
     }
 }
 
 const fn number_of_refusals() -> usize {
-    11
+    14
 }
 
 /// It passed these checks when it was begun, and throwing it away makes the room that it takes.
@@ -299,13 +318,11 @@ fn fine() -> Situation {
 }
 
 fn cluster(standby: bool) -> DataDirectory {
-    let control = ControlData {
-        system_identifier: SystemIdentifier(7_574_838_371_812_016_165),
-        timeline: Timeline(1),
-        shut_down: true,
-        checksums: true,
-    };
-    DataDirectory::Cluster { standby, control }
+    DataDirectory::Cluster { standby, made_here: true, has_pid_file: false, control: control() }
+}
+
+fn control() -> ControlData {
+    ControlData { timeline: Timeline(1), shut_down: true }
 }
 
 fn plan(settings: &Settings, means: Means, scenario: Scenario) -> Plan {

@@ -4,11 +4,12 @@
 use crate::system::child::{Program, ProgramError};
 use crate::system::lock::{FileLock, LockError};
 use crate::system::wait::{self, GaveUp};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tracing::info;
+use std::time::{Duration, SystemTime};
+use tracing::{info, warn};
 
 /// Python starts, looks at each server, moves a few WAL files.
 const CRON_AT_MOST: Duration = Duration::from_secs(10 * 60);
@@ -20,6 +21,15 @@ const SQL_AT_MOST: Duration = Duration::from_secs(60);
 const RECEIVER_AT_MOST: Duration = Duration::from_secs(30);
 /// Each try runs `barman archive-wal` once, some 0.3 s.
 const ARCHIVE_TRIES_MAX: usize = 60;
+/// Each try costs the primary a WAL file of 16 MB, and mostly a whole base backup.
+const PAUSE_MIN: Duration = Duration::from_secs(60);
+/// Whoever has put right what was wrong should not have to wait longer.
+const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+/// A backup that waits for WAL asks for one file and no copy, and mostly has it at once.
+const PROMPT_TRIES_WHEN_WAITING: u32 = 10;
+/// Both in the server's own directory, where nobody but barman writes.
+const LOCK: &str = ".pgherd-first-backup.lock";
+const TRIES: &str = ".pgherd-first-backup.tries";
 
 /// Why a job was not done.
 #[derive(Debug, thiserror::Error)]
@@ -56,14 +66,19 @@ pub enum JobError {
 }
 
 /// Each minute: streams WAL, archives it, applies the retention policy. Where there is no backup
-/// yet, takes the first: until then nothing could be restored.
+/// yet, takes the first: until then nothing could be restored. A first backup that fails is tried
+/// again after a pause that doubles.
 pub async fn cron(conf: &Path) -> Result<(), JobError> {
     let server = Server::read(conf)?;
     barman(["cron"]).output(CRON_AT_MOST).await?;
     if server.has_backup(Status::Done) {
+        let _ = fs::remove_file(server.directory.join(TRIES)); // Mostly there is none.
         return Ok(());
     }
-    let lock = std::env::temp_dir().join(format!("pgherd-first-backup-{}.lock", server.name));
+    // `barman cron` makes it too, but in children that it does not wait for.
+    let lock = server.directory.join(LOCK);
+    fs::create_dir_all(&server.directory)
+        .map_err(|source| JobError::Lock(LockError::Unusable { path: lock.clone(), source }))?;
     match FileLock::acquire(&lock, "the first backup") {
         Ok(_held) => server.first_backup().await,
         Err(LockError::Held { .. }) => Ok(()), // The job of the last minute is still at it.
@@ -83,11 +98,28 @@ struct Server {
     directory: PathBuf,
 }
 
-/// Of a backup, in its `backup.info`.
-#[derive(Clone, Copy)]
+/// Of a backup, in its `backup.info`. The others (EMPTY, STARTED, SYNCING) decide nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
     Done,
     WaitingForWals,
+    Failed,
+}
+
+/// What has been tried so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tries {
+    count: u32,
+    /// When the last one ended; where that left no trace, when it began.
+    last: SystemTime,
+}
+
+/// How long to wait before the next try: the first comes at once.
+fn pause(tries: u32) -> Duration {
+    match tries.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => PAUSE_MIN.saturating_mul(2u32.saturating_pow(doublings)).min(PAUSE_MAX),
+    }
 }
 
 impl Server {
@@ -112,11 +144,29 @@ impl Server {
     }
 
     async fn first_backup(&self) -> Result<(), JobError> {
+        let is_waiting = self.has_backup(Status::WaitingForWals);
+        let prompt = if is_waiting { PROMPT_TRIES_WHEN_WAITING } else { 0 };
+        let tries = self.tries();
+        // A clock that was set back gives no answer, and no reason to wait.
+        let since = tries.last.elapsed().unwrap_or(PAUSE_MAX);
+        if since < pause(tries.count.saturating_sub(prompt)) {
+            return Ok(());
+        }
+        let number = tries.count.saturating_add(1);
+        if tries.count > 0 {
+            let next = pause(number.saturating_sub(prompt)).max(PAUSE_MIN).as_secs() / 60;
+            warn!(
+                "there is still no backup: try {number}; if it fails, the next one comes in {next} \
+                 min. See `barman check {0}` and `barman list-backup {0}`",
+                self.name
+            );
+        }
+        self.note_try(number);
         wait::until("barman's WAL receiver", RECEIVER_AT_MOST, || {
             self.is_streaming().then_some(())
         })
         .await?;
-        if !self.has_backup(Status::WaitingForWals) {
+        if !is_waiting {
             info!("there is no backup yet: taking the first");
             // barman refuses to begin before it has one WAL file in its archive.
             self.archive_present_wal().await?;
@@ -177,25 +227,95 @@ impl Server {
         size("xlog.db".to_owned()) + size(format!("{}-xlog.db", self.name))
     }
 
-    /// From the files, not from `barman list-backup`: this is asked every minute, and Python
-    /// takes half a second to start. `meta/ID-backup.info` since 3.13, `base/ID/backup.info`
-    /// before.
     fn has_backup(&self, status: Status) -> bool {
-        let list = |directory: PathBuf| {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        self.backups().values().any(|(found, _)| *found == status)
+    }
+
+    /// By id, with the time when barman last wrote about it. From the files, not from
+    /// `barman list-backup`: this is asked every minute, and Python takes half a second to start.
+    /// `meta/ID-backup.info` since 3.13, `base/ID/backup.info` before.
+    fn backups(&self) -> BTreeMap<String, (Status, SystemTime)> {
+        let list = |directory: &str| {
+            let entries = fs::read_dir(self.directory.join(directory)).into_iter().flatten();
+            entries
+                .flatten()
+                .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
         };
-        let line = match status {
-            Status::Done => "status=DONE",
-            Status::WaitingForWals => "status=WAITING_FOR_WALS",
+        let base = list("base").map(|(id, path)| (id, path.join("backup.info")));
+        let meta = list("meta")
+            .filter_map(|(name, path)| Some((name.strip_suffix("-backup.info")?.to_owned(), path)));
+        let look = |(id, path): (String, PathBuf)| {
+            let info = fs::read_to_string(&path).ok()?;
+            let status = match info.lines().find_map(|line| line.strip_prefix("status="))? {
+                "DONE" => Status::Done,
+                "WAITING_FOR_WALS" => Status::WaitingForWals,
+                "FAILED" => Status::Failed,
+                _ => return None,
+            };
+            Some((id, (status, fs::metadata(&path).and_then(|meta| meta.modified()).ok()?)))
         };
-        let base = list(self.directory.join("base")).into_iter().map(|one| one.join("backup.info"));
-        base.chain(list(self.directory.join("meta")))
-            .filter_map(|info| fs::read_to_string(info).ok())
-            .any(|info| info.lines().any(|one| one == line))
+        base.chain(meta).filter_map(look).collect()
+    }
+
+    /// What we noted, or what barman did, whichever is more: some tries leave no backup behind,
+    /// and on a full disk there is no room for a note.
+    fn tries(&self) -> Tries {
+        let note = self.directory.join(TRIES);
+        let noted = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse().ok());
+        let written = fs::metadata(&note).and_then(|meta| meta.modified()).ok();
+        let backups = self.backups();
+        let failed = backups.values().filter(|(status, _)| *status == Status::Failed);
+        let failures = u32::try_from(failed.clone().count()).unwrap_or(u32::MAX);
+        Tries {
+            count: failures.max(noted.unwrap_or_default()),
+            last: failed.map(|(_, at)| *at).chain(written).max().unwrap_or(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    fn note_try(&self, number: u32) {
+        let note = self.directory.join(TRIES);
+        if let Err(error) = fs::write(&note, format!("{number}\n")) {
+            warn!("cannot note the try in {}: {error}", note.display());
+        }
     }
 }
 
 fn barman<const N: usize>(args: [&str; N]) -> Program {
     Program::new("barman").arg("--quiet").args(args).current_dir("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_from_a_minute_to_an_hour() {
+        let minutes: Vec<_> = (0..9).map(|tries| pause(tries).as_secs() / 60).collect();
+        assert_eq!(minutes, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause(u32::MAX), PAUSE_MAX);
+    }
+
+    #[test]
+    fn failed_tries_are_counted_whoever_noted_them() {
+        let directory = std::env::temp_dir().join(format!("pgherd-jobs-{}", std::process::id()));
+        let server = Server { name: "x".to_owned(), conninfo: String::new(), directory };
+        let info = |path: &str, status: &str| {
+            let path = server.directory.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("begin_wal=1\nstatus={status}\n")).unwrap();
+        };
+        assert_eq!(server.tries(), Tries { count: 0, last: SystemTime::UNIX_EPOCH });
+        info("base/1/backup.info", "FAILED");
+        info("meta/1-backup.info", "FAILED"); // The same one.
+        info("meta/2-backup.info", "FAILED");
+        info("base/3/backup.info", "WAITING_FOR_WALS");
+        assert_eq!(server.tries().count, 2);
+        assert!(server.tries().last.elapsed().unwrap() < PAUSE_MIN);
+        assert!(server.has_backup(Status::WaitingForWals) && !server.has_backup(Status::Done));
+        server.note_try(5);
+        assert_eq!(server.tries().count, 5);
+        info("meta/3-backup.info", "DONE");
+        assert!(server.has_backup(Status::Done) && !server.has_backup(Status::WaitingForWals));
+        fs::remove_dir_all(&server.directory).unwrap();
+    }
 }

@@ -25,8 +25,7 @@ pub(crate) mod status {
     pub(crate) const REFUSED: u8 = 3;
     /// The node does not answer.
     pub(crate) const CANNOT_REACH: u8 = 4;
-    /// Settings cannot be used (`EX_CONFIG` of sysexits.h).
-    pub(crate) const BAD_SETTINGS: u8 = 78;
+    pub(crate) use crate::settings::BAD_SETTINGS;
 }
 
 /// PID 1 of a Postgres container: first start, restarts, backups, and the tools to look at it.
@@ -153,6 +152,9 @@ fn bad_settings(problems: &Problems) -> u8 {
 fn check() -> u8 {
     with_settings(|settings| {
         settings.warnings.iter().for_each(say);
+        for variable in &settings.not_yet {
+            say(format!("{variable} is set and has no effect in this version"));
+        }
         match log::filter(settings) {
             Ok(_) => status::DONE,
             Err(problem) => {
@@ -209,7 +211,7 @@ fn refused(refusal: &Refusal) -> u8 {
 }
 
 fn failed(error: &dyn std::error::Error) -> u8 {
-    say(crate::control::chain(error));
+    say(crate::system::error::chain(error));
     status::FAILED
 }
 

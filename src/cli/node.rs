@@ -7,12 +7,12 @@ use crate::http;
 use crate::layout::Layout;
 use crate::observe::{self, Bearings, Ports};
 use crate::postgres::conf;
-use crate::scenario::{self, DataDirectory};
+use crate::scenario::{self, DataDirectory, Scenario, Situation};
 use crate::service::Shutdown;
 use crate::settings::Settings;
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
-use crate::system::files::{FileError, empty_directory, ensure_directory, ensure_owner};
+use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory};
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -20,14 +20,10 @@ use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, unix::pipe};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-
-/// What is still in the queue gets so long to be read, at the very end.
-const FLUSH_AT_MOST: Duration = Duration::from_secs(2);
 
 /// Runs the node and returns the container's exit status.
 pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
@@ -43,12 +39,13 @@ pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
         say(problem);
         return status::BAD_SETTINGS;
     }
+    log::abort_on_panic(output.clone());
     let ended = runtime().block_on(start(settings, flags, hold_at, output.clone()));
     let code = ended.unwrap_or_else(|refused| {
         refused.lines().for_each(|line| error!("{line}"));
         refused.status()
     });
-    output.flush_and_close(FLUSH_AT_MOST);
+    output.flush_and_close(log::FLUSH_AT_MOST);
     code
 }
 
@@ -77,7 +74,7 @@ impl NotStarted {
 }
 
 fn refused(error: &dyn std::error::Error) -> NotStarted {
-    NotStarted::Refused(crate::control::chain(error))
+    NotStarted::Refused(crate::system::error::chain(error))
 }
 
 async fn start(
@@ -86,42 +83,16 @@ async fn start(
     hold_at: Option<usize>,
     output: OutputHandle,
 ) -> Result<u8, NotStarted> {
-    info!(
-        "pgherd {} starts node {} of cluster {}",
-        env!("CARGO_PKG_VERSION"),
-        settings.repmgr.node_name,
-        settings.herd.cluster
-    );
-    settings.warnings.iter().for_each(|warning| warn!("{warning}"));
-    let said = settings.warnings.len(); // The snapshot's warnings begin with these.
-    for variable in &settings.not_yet {
-        warn!("{variable} is set and has no effect in this version");
-    }
-    let unsafe_flags = conf::unsafe_settings(&settings, &conf::of_flags(&flags));
-    if !unsafe_flags.is_empty() {
-        return Err(NotStarted::BadSettings(
-            unsafe_flags.iter().map(ToString::to_string).collect(),
-        ));
-    }
-
-    let bearings = observe::bearings(&settings).map_err(|error| refused(&error))?;
-    observe::refuse_unwritable(&bearings).map_err(|error| refused(&error))?;
-    let lock = lock(&settings, &bearings)?;
-    let situation = observe::situation(&settings, &bearings, Ports::Try).await;
-    let scenario = scenario::recognise(&settings, &situation).map_err(|error| refused(&error))?;
-    if let DataDirectory::Unfinished = situation.data_directory {
-        warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
-    }
+    // First of all: a container may be stopped before it has become a node.
+    let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+    forward_signals(&sender).map_err(|error| refused(&error))?;
+    let prepared = tokio::select! {
+        () = stop_requested(&mut events) => return Ok(status::DONE),
+        prepared = prepare(&settings, &flags) => prepared?,
+    };
+    let Prepared { bearings, lock, scenario, listener } = prepared;
     let Bearings { layout, identity, means, postgres, barman, ourselves } = bearings;
-    if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
-        let kept = identity.id;
-        warn!(
-            "REPMGR_NODE_ID is {asked}, and this node keeps the id {kept} that it was given once"
-        );
-    }
-    ensure_run_directories(&layout, &postgres, &ourselves).map_err(|error| refused(&error))?;
-
-    let listener = listen(&settings).await?;
+    let said = settings.warnings.len(); // The snapshot's warnings begin with these.
     let (ended, ended_receiver) = mpsc::channel(EVENTS_MAX);
     let supervisor = Supervisor::new(output.clone(), ended);
     barman_log(&layout.barman_log_pipe, &barman, &output);
@@ -138,25 +109,95 @@ async fn start(
         supervisor,
         hold_at,
     });
-    let (node, snapshots) = Node::new(hands, means, ended_receiver);
+    let (node, snapshots) = Node::new(hands, means, ended_receiver, (sender, events));
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
     tokio::spawn(http::serve(listener, snapshots));
-    forward_signals(node.sender()).map_err(|error| refused(&error))?;
     Ok(node.run(scenario).await)
 }
 
-fn lock(settings: &Settings, bearings: &Bearings) -> Result<VolumeLock, NotStarted> {
+/// What a node needs before it can begin.
+struct Prepared {
+    bearings: Bearings,
+    lock: VolumeLock,
+    scenario: Scenario,
+    listener: TcpListener,
+}
+
+async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotStarted> {
+    info!(
+        "pgherd {} starts node {} of cluster {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.repmgr.node_name,
+        settings.herd.cluster
+    );
+    settings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    for variable in &settings.not_yet {
+        warn!("{variable} is set and has no effect in this version");
+    }
+    let unsafe_flags = conf::unsafe_settings(settings, &conf::of_flags(flags));
+    if !unsafe_flags.is_empty() {
+        return Err(NotStarted::BadSettings(
+            unsafe_flags.iter().map(ToString::to_string).collect(),
+        ));
+    }
+
+    let bearings = observe::bearings(settings).map_err(|error| refused(&error))?;
+    observe::refuse_unwritable(&bearings).map_err(|error| refused(&error))?;
+    let (lock, situation, scenario) = look_under_lock(settings, &bearings).await?;
+    if let DataDirectory::Unfinished = situation.data_directory {
+        warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
+    }
+    let Bearings { layout, identity, postgres, ourselves, .. } = &bearings;
+    if let DataDirectory::Cluster { made_here: false, .. } = situation.data_directory {
+        info!("takes over the cluster in {}, which another image made", layout.pgdata.display());
+    }
+    if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
+        let kept = identity.id;
+        warn!(
+            "REPMGR_NODE_ID is {asked}, and this node keeps the id {kept} that it was given once"
+        );
+    }
+    ensure_run_directories(layout, postgres, ourselves).map_err(|error| refused(&error))?;
+
+    let listener = listen(settings).await?;
+    Ok(Prepared { bearings, lock, scenario, listener })
+}
+
+/// What there is, and what follows, while nobody else can change it.
+async fn look_under_lock(
+    settings: &Settings,
+    bearings: &Bearings,
+) -> Result<(VolumeLock, Situation, Scenario), NotStarted> {
     let Bearings { layout, postgres, .. } = bearings;
+    let look = async || {
+        let situation = observe::situation(settings, bearings, Ports::Try).await;
+        let scenario = scenario::recognise(settings, &situation);
+        scenario.map(|scenario| (situation, scenario)).map_err(|error| refused(&error))
+    };
+    if !layout.state_dir.exists() {
+        look().await?; // What is refused is refused before anything is made.
+    }
     ensure_directory(&layout.state_dir, 0o700, postgres).map_err(|error| refused(&error))?;
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder =
         format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());
-    // The next container may run as `postgres` itself, or as root again.
     let file = layout.state_dir.join("lock");
-    let lock = VolumeLock::acquire(&file, &holder, &layout.pgdata);
-    let lock = lock.map_err(|error| refused(&error))?;
-    ensure_owner(&file, postgres).map_err(|error| refused(&error))?;
-    Ok(lock)
+    // As its owner: the next container may run as `postgres` itself, or as root again.
+    let mut lock = acting_as(postgres, || VolumeLock::acquire(&file, &holder))
+        .map_err(|error| refused(&error))?;
+
+    let there = layout.pgdata.is_dir();
+    if there {
+        lock.hold_directory(&layout.pgdata).map_err(|error| refused(&error))?;
+    }
+    let (mut situation, mut scenario) = look().await?;
+    if !there && matches!(scenario, Scenario::PrimaryFirstStart { .. }) {
+        // Made now, to be held from the first moment; and who may have been before us is seen.
+        ensure_directory(&layout.pgdata, 0o700, postgres).map_err(|error| refused(&error))?;
+        lock.hold_directory(&layout.pgdata).map_err(|error| refused(&error))?;
+        (situation, scenario) = look().await?;
+    }
+    Ok((lock, situation, scenario))
 }
 
 /// Afterwards the directories for sockets and password files are there, and what a killed
@@ -166,10 +207,11 @@ fn ensure_run_directories(
     postgres: &Account,
     ourselves: &Account,
 ) -> Result<(), FileError> {
-    ensure_directory(&layout.run_dir, 0o3777, ourselves)?;
+    // The image leaves it open for `--user`; as root we close it, and what is in it stays in place.
+    ensure_directory(&layout.run_dir, if ourselves.is_root() { 0o755 } else { 0o3777 }, ourselves)?;
     ensure_directory(&layout.socket_dir, 0o3777, postgres)?;
     ensure_directory(&layout.technical_socket_dir, 0o700, postgres)?;
-    empty_directory(&layout.technical_socket_dir, &[])
+    acting_as(postgres, || empty_directory(&layout.technical_socket_dir, &[]))
 }
 
 async fn listen(settings: &Settings) -> Result<TcpListener, NotStarted> {
@@ -206,8 +248,18 @@ fn barman_log(path: &Path, barman: &Account, output: &OutputHandle) {
     }
 }
 
+/// Comes back when the container is to stop. Nothing else that is asked of a node matters yet: a
+/// start reads everything anyway.
+async fn stop_requested(events: &mut mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        if let Event::StopRequested(_) = event {
+            return info!("stopping before anything began");
+        }
+    }
+}
+
 /// The init half passes on what the container gets.
-fn forward_signals(events: mpsc::Sender<Event>) -> std::io::Result<()> {
+fn forward_signals(events: &mpsc::Sender<Event>) -> std::io::Result<()> {
     let meanings: [(i32, fn() -> Event); 4] = [
         (SIGTERM, || Event::StopRequested(Shutdown::Fast)),
         (SIGINT, || Event::StopRequested(Shutdown::Fast)),
@@ -224,5 +276,6 @@ fn forward_signals(events: mpsc::Sender<Event>) -> std::io::Result<()> {
             }
         });
     }
-    Ok(())
+    // The init half had them held back until now, or an early one would have ended us.
+    Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?)
 }

@@ -12,7 +12,6 @@ pub use node_id::{NodeId, ParseNodeIdError};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::str::FromStr;
 
 /// What a node's Postgres does in the cluster. The scenario document says "master" and "slave".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,39 +40,5 @@ pub struct Timeline(pub u32);
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// What `initdb` draws once and every clone inherits: two nodes with the same one have the same
-/// origin. Text in JSON, where a number of 64 bits would lose its last digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SystemIdentifier(pub u64);
-
-impl fmt::Display for SystemIdentifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for SystemIdentifier {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(SystemIdentifier)
-    }
-}
-
-impl TryFrom<String> for SystemIdentifier {
-    type Error = std::num::ParseIntError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<SystemIdentifier> for String {
-    fn from(id: SystemIdentifier) -> Self {
-        id.to_string()
     }
 }

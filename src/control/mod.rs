@@ -5,8 +5,8 @@
 //! plan, asking the server, stopping) is a task that reports back with another event.
 
 mod node;
+mod observer;
 mod snapshot;
 
-pub(crate) use node::chain;
 pub use node::{EVENTS_MAX, Event, Node};
 pub use snapshot::{ClusterState, NodeState, NodeStatus, RunningScenario, Snapshot};

@@ -1,17 +1,19 @@
 //! The running node: its events, and what follows from each.
 
+use super::observer;
 use super::snapshot::{ClusterState, NodeState, NodeStatus, RunningScenario, Snapshot};
 use crate::cluster::Role;
 use crate::execute::{Hands, PlanError, Progress, StepError};
 use crate::layout::Means;
-use crate::postgres::{self, Health, HookError, Session, SqlError};
+use crate::postgres::{self, Health, HookError, SqlError};
 use crate::scenario::{self, Plan, Scenario};
 use crate::service::{RestartBudget, Shutdown, Verdict};
+use crate::settings::BAD_SETTINGS;
 use crate::supervisor::PostgresEnded;
+use crate::system::error::chain;
 use crate::system::wait;
-use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
@@ -21,8 +23,8 @@ use tracing::{debug, error, info, warn};
 pub enum Event {
     /// A plan has come to its next stage.
     Progress(Progress),
-    /// The plan that was running is done, well or not.
-    PlanEnded(Result<(), PlanError>),
+    /// The plan that was running is done, but for what may wait, or failed.
+    PlanEnded(Result<Vec<PlanError>, PlanError>),
     /// Postgres ended, and nobody had asked it to.
     PostgresEnded(PostgresEnded),
     /// It is time to start Postgres again.
@@ -40,10 +42,9 @@ pub enum Event {
 /// Events come one at a time from a handful of tasks, and none takes long: more than these
 /// waiting would mean that the loop stands still, and then whoever reports waits.
 pub const EVENTS_MAX: usize = 64;
-/// How often the server is asked how it is.
-const OBSERVE_EVERY: Duration = Duration::from_secs(3);
-/// Status of a container whose settings cannot be used (`EX_CONFIG` of sysexits.h).
-const BAD_SETTINGS: u8 = 78;
+/// So many questions in a row must stay without an answer before the server counts as silent: one
+/// may meet a checkpoint on a slow disk, or a crash that Postgres recovers from within seconds.
+const UNANSWERED_MAX: u32 = 3;
 
 /// The exclusive owner of everything that changes.
 #[derive(Debug)]
@@ -56,6 +57,14 @@ pub struct Node {
     snapshot: Snapshot,
     phase: Phase,
     budget: RestartBudget,
+    /// What holds for the container's whole life.
+    standing_warnings: Vec<String>,
+    /// What the last start did not do, though it served.
+    undone: Vec<String>,
+    /// Questions to the server since its last answer.
+    unanswered: u32,
+    /// What is said of them, once they are too many.
+    silence: Option<String>,
 }
 
 /// What the node is doing.
@@ -72,14 +81,15 @@ enum Phase {
 }
 
 impl Node {
-    /// A node, and where to look at it. `ended` is what the supervisor reports to.
+    /// A node, and where to look at it. `ended` is what the supervisor reports to; events come
+    /// from whoever has a clone of `sender`.
     pub fn new(
         hands: Arc<Hands>,
         means: Means,
         mut ended: mpsc::Receiver<PostgresEnded>,
+        (sender, events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     ) -> (Self, watch::Receiver<Snapshot>) {
-        let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let snapshot = first_snapshot(&hands, means);
+        let snapshot = Snapshot::first(&hands, means);
         let (published, watcher) = watch::channel(snapshot.clone());
         let forward = sender.clone();
         tokio::spawn(async move {
@@ -89,20 +99,30 @@ impl Node {
         });
         let budget = RestartBudget::for_postgres();
         let phase = Phase::BackingOff;
-        let node = Node { hands, means, events, sender, published, snapshot, phase, budget };
+        let standing_warnings = snapshot.warnings.clone();
+        let node = Node {
+            hands,
+            means,
+            events,
+            sender,
+            published,
+            snapshot,
+            phase,
+            budget,
+            standing_warnings,
+            undone: Vec::new(),
+            unanswered: 0,
+            silence: None,
+        };
         (node, watcher)
-    }
-
-    /// For those who have something to report.
-    pub fn sender(&self) -> mpsc::Sender<Event> {
-        self.sender.clone()
     }
 
     /// Carries out `scenario`, then serves until something says stop. Returns the container's
     /// exit status.
     pub async fn run(mut self, scenario: Scenario) -> u8 {
         self.begin(scenario);
-        self.observe();
+        let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
+        tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
                 return status;
@@ -138,10 +158,14 @@ impl Node {
             }
             Event::Observed(seen) => self.observed(seen),
             Event::StopRequested(how) => self.stop_requested(how),
-            Event::ReloadRequested => {
-                info!("reloading the configuration of postgres and repmgrd");
-                self.hands.supervisor.reload();
-            }
+            Event::ReloadRequested => match self.phase {
+                Phase::Serving => {
+                    info!("reloading the configuration of postgres and repmgrd");
+                    self.hands.supervisor.reload();
+                }
+                // A start reads everything anyway.
+                Phase::Planned(_) | Phase::BackingOff | Phase::Stopping => {}
+            },
             Event::Stopped(_) => unreachable!("`run` ends on it"),
         }
     }
@@ -158,23 +182,23 @@ impl Node {
         )));
     }
 
-    fn plan_ended(&mut self, ended: Result<(), PlanError>) {
+    fn plan_ended(&mut self, ended: Result<Vec<PlanError>, PlanError>) {
         if let Phase::Stopping = self.phase {
             return;
         }
         self.row().scenario = None;
         match ended {
-            Ok(()) if self.hands.supervisor.listening().is_some() => {
+            Ok(undone) if self.hands.supervisor.listening().is_some() => {
                 self.phase = Phase::Serving;
-                self.snapshot.state = ClusterState::Healthy;
-                let name = self.hands.identity.name.clone();
-                self.snapshot.primary = Some(name);
+                self.undone = undone.iter().map(undone_warning).collect();
+                self.undone.iter().for_each(|warning| error!("{warning}"));
+                self.serves();
                 let row = self.row();
-                (row.state, row.role) = (NodeState::Running, Some(Role::Primary));
+                row.role = Some(Role::Primary);
                 info!("{} takes reads and writes at {}", row.name, row.address);
             }
             // It ended in the moment between; its own event came while the plan still ran.
-            Ok(()) => self.start_again(),
+            Ok(_) => self.start_again(),
             Err(failed) => {
                 say(&failed);
                 let served_before = self.snapshot.state == ClusterState::Unhealthy;
@@ -192,6 +216,8 @@ impl Node {
         self.snapshot.state = ClusterState::Unhealthy;
         self.snapshot.primary = None;
         self.row().state = NodeState::Stopped;
+        self.silence = None;
+        self.gather_warnings();
         self.phase = Phase::BackingOff;
         match self.budget.spend(Instant::now()) {
             Verdict::RestartAfter(delay) => {
@@ -236,60 +262,68 @@ impl Node {
     }
 
     fn observed(&mut self, seen: Result<Health, SqlError>) {
+        let Phase::Serving = self.phase else { return }; // Of a server that is no more.
         match seen {
-            Ok(Health { in_recovery, lsn, timeline }) => {
-                let row = self.row();
-                row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
-                (row.timeline, row.lsn) = (Some(timeline), lsn);
-                row.lag_bytes = (!in_recovery).then_some(0);
-                row.lag_seconds = (!in_recovery).then_some(0.0);
-                self.snapshot.timeline = Some(timeline);
-                let services = self.hands.supervisor.helpers();
-                self.row().services = services.iter().map(ToString::to_string).collect();
+            Ok(health) => self.answered(health),
+            Err(failed) => {
+                debug!("the server does not say how it is: {}", chain(&failed));
+                if failed.is_silence() {
+                    self.unanswered += 1;
+                }
+                if self.unanswered == UNANSWERED_MAX {
+                    self.fell_silent(&failed);
+                }
             }
-            Err(failed) => debug!("the server does not say how it is: {}", chain(&failed)),
         }
     }
 
-    fn observe(&self) {
-        let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
-        let mut snapshots = self.published.subscribe();
-        tokio::spawn(async move {
-            let mut session = None;
-            loop {
-                // Nothing is asked of a server that is being prepared.
-                let serving = |seen: &Snapshot| seen.nodes[0].state == NodeState::Running;
-                if snapshots.wait_for(serving).await.is_err() {
-                    return;
-                }
-                let seen = ask(&hands, &mut session).await;
-                if sender.send(Event::Observed(seen)).await.is_err() {
-                    return;
-                }
-                wait::back_off(OBSERVE_EVERY).await;
-            }
-        });
+    fn answered(&mut self, Health { in_recovery, lsn, timeline }: Health) {
+        self.unanswered = 0;
+        if self.row().state == NodeState::Unreachable {
+            info!("postgres answers again");
+            self.serves();
+        }
+        let services = self.hands.supervisor.helpers();
+        let row = self.row();
+        row.answered = Instant::now();
+        row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
+        (row.timeline, row.lsn) = (Some(timeline), lsn);
+        row.lag_bytes = (!in_recovery).then_some(0);
+        row.lag_seconds = (!in_recovery).then_some(0.0);
+        row.services = services.iter().map(ToString::to_string).collect();
+        self.snapshot.timeline = Some(timeline);
+    }
+
+    /// Nobody is sent to a server that answers nobody. It is not restarted: what keeps it from
+    /// answering, a disk say, would keep it from stopping too.
+    fn fell_silent(&mut self, failed: &SqlError) {
+        let warning = format!("postgres runs and does not answer: {}", chain(failed));
+        warn!("{warning}");
+        self.silence = Some(warning);
+        self.snapshot.state = ClusterState::Unhealthy;
+        self.snapshot.primary = None;
+        self.row().state = NodeState::Unreachable;
+        self.gather_warnings();
+    }
+
+    /// Consumers may come.
+    fn serves(&mut self) {
+        self.snapshot.state = ClusterState::Healthy;
+        self.snapshot.primary = Some(self.hands.identity.name.clone());
+        self.row().state = NodeState::Running;
+        self.unanswered = 0;
+        self.silence = None;
+        self.gather_warnings();
+    }
+
+    fn gather_warnings(&mut self) {
+        let all = self.standing_warnings.iter().chain(&self.undone).chain(&self.silence);
+        self.snapshot.warnings = all.cloned().collect();
     }
 
     fn row(&mut self) -> &mut NodeStatus {
         &mut self.snapshot.nodes[0]
     }
-}
-
-/// The connection is kept: a new one each time would cost a process.
-async fn ask(hands: &Hands, kept: &mut Option<Session>) -> Result<Health, SqlError> {
-    if kept.as_ref().is_none_or(Session::is_closed) {
-        let listen = hands.supervisor.listening();
-        let listen = listen
-            .unwrap_or(crate::service::Listen::Consumer { port: hands.settings.postgres.port });
-        *kept = Some(Session::open(&hands.settings, &hands.layout, listen, "postgres").await?);
-    }
-    let Some(session) = kept else { unreachable!("opened above") };
-    let seen = session.health().await;
-    if seen.is_err() {
-        *kept = None;
-    }
-    seen
 }
 
 async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {
@@ -310,29 +344,34 @@ async fn stop(hands: &Hands, how: Shutdown) -> bool {
     let supervisor = &hands.supervisor;
     let began = Instant::now();
     let limit = hands.settings.herd.stop_timeout;
-    supervisor.stop_helpers().await;
+    supervisor.stop_helpers(limit).await;
     let Hands { layout, postgres: account, .. } = hands;
     // What is unfinished is made anew anyway. And a server that was just about to recover from a
     // full disk, which may be why the plan failed, does not always take a fast shutdown (tried).
     let unfinished = layout.unfinished_marker().exists();
     let how = if unfinished { Shutdown::Immediate } else { how };
-    let Some(running) = supervisor.signal_postgres(how) else { return true };
-    let left = limit.saturating_sub(began.elapsed());
-    if tokio::time::timeout(left, running.wait()).await.is_err() {
-        warn!(
-            "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
-             recovers at its next start",
-            limit.as_secs()
-        );
-        supervisor.signal_postgres(Shutdown::Immediate);
-        running.wait().await;
+    let running = supervisor.signal_postgres(how);
+    if let Some(running) = &running {
+        let left = limit.saturating_sub(began.elapsed());
+        if tokio::time::timeout(left, running.wait()).await.is_err() {
+            warn!(
+                "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
+                 recovers at its next start",
+                limit.as_secs()
+            );
+            supervisor.signal_postgres(Shutdown::Immediate);
+            running.wait().await;
+        }
     }
-    if unfinished {
-        return true;
+    if unfinished || !layout.pgdata.join("PG_VERSION").exists() {
+        return true; // There is nothing that anybody was served from.
     }
+    // Also where none ran: one that crashed may have been about to be started again.
     match postgres::control_data(&layout.bin_dir, &layout.pgdata, account).await {
         Ok(control) if control.shut_down => {
-            info!("postgres was shut down in {:.1} s", began.elapsed().as_secs_f32());
+            if running.is_some() {
+                info!("postgres was shut down in {:.1} s", began.elapsed().as_secs_f32());
+            }
             true
         }
         Ok(_) => {
@@ -360,73 +399,15 @@ fn status_of(failed: &StepError) -> u8 {
     1
 }
 
+fn undone_warning(failed: &PlanError) -> String {
+    let PlanError { step, source, .. } = failed;
+    format!("cannot {step}: {}; it is tried again at the next start", chain(source))
+}
+
 fn say(failed: &PlanError) {
     if let StepError::Unsafe(refused) = &failed.source {
         refused.iter().for_each(|one| error!("{one}"));
     } else {
         error!("{}", chain(failed));
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
-fn first_snapshot(hands: &Hands, means: Means) -> Snapshot {
-    let Hands { settings, identity, .. } = hands;
-    let mut warnings = settings.warnings.clone();
-    warnings.extend(default_password_warning(&settings.default_passwords));
-    if means == Means::OneAccount {
-        warnings.push(format!(
-            "runs as {}: cron needs root, so this node takes no backups",
-            hands.ourselves
-        ));
-    }
-    Snapshot {
-        cluster: settings.herd.cluster.clone(),
-        state: ClusterState::Provisioning,
-        primary: None,
-        timeline: None,
-        paused: false,
-        failover: "manual".to_owned(),
-        warnings,
-        nodes: vec![NodeStatus {
-            name: identity.name.clone(),
-            id: identity.id,
-            address: identity.address.clone(),
-            role: None,
-            state: NodeState::Starting,
-            scenario: None,
-            timeline: None,
-            lsn: None,
-            lag_bytes: None,
-            lag_seconds: None,
-            sync: false,
-            priority: settings.repmgr.priority,
-            location: settings.repmgr.location.clone(),
-            votes: false,
-            last_seen_seconds: 0.0,
-            services: Vec::new(),
-        }],
-    }
-}
-
-fn default_password_warning(roles: &[String]) -> Option<String> {
-    (!roles.is_empty()).then(|| {
-        format!(
-            "the documented default password is still in use for {}: they come in from this \
-             node's own networks only; set passwords of your own",
-            roles.join(", ")
-        )
-    })
 }

@@ -2,9 +2,11 @@
 //! so that a reader never waits for the loop and the loop never for a reader.
 
 use crate::cluster::{Address, Lsn, NodeId, Role, Timeline};
-use crate::execute::Progress;
+use crate::execute::{Hands, Progress};
+use crate::layout::Means;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Instant;
 
 /// The cluster as this node sees it. Field names are the contract's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,7 +72,10 @@ pub struct NodeStatus {
     pub location: String,
     /// It has a vote about who leads.
     pub votes: bool,
-    /// Since it last said how it is. Of the node that answers: zero.
+    /// When its server last said how it is; before the first time, when the node began.
+    #[serde(skip, default = "Instant::now")]
+    pub answered: Instant,
+    /// Since then. True in what [`Snapshot::now`] returns.
     pub last_seen_seconds: f64,
     /// Which helpers run: `crond`, `repmgrd`.
     pub services: Vec<String>,
@@ -86,6 +91,8 @@ pub enum NodeState {
     Running,
     /// Postgres does not run, or is about to end.
     Stopped,
+    /// Postgres runs and does not answer.
+    Unreachable,
 }
 
 /// A plan that is being carried out.
@@ -99,6 +106,68 @@ pub struct RunningScenario {
     pub stages: usize,
     /// The document's line.
     pub stage_title: String,
+}
+
+impl Snapshot {
+    /// Before anything has happened.
+    pub(super) fn first(hands: &Hands, means: Means) -> Self {
+        let Hands { settings, identity, .. } = hands;
+        let mut warnings = settings.warnings.clone();
+        warnings.extend(default_password_warning(&settings.default_passwords));
+        if means == Means::OneAccount {
+            warnings.push(format!(
+                "runs as {}: cron needs root, so this node takes no backups",
+                hands.ourselves
+            ));
+        }
+        Snapshot {
+            cluster: settings.herd.cluster.clone(),
+            state: ClusterState::Provisioning,
+            primary: None,
+            timeline: None,
+            paused: false,
+            failover: "manual".to_owned(),
+            warnings,
+            nodes: vec![NodeStatus {
+                name: identity.name.clone(),
+                id: identity.id,
+                address: identity.address.clone(),
+                role: None,
+                state: NodeState::Starting,
+                scenario: None,
+                timeline: None,
+                lsn: None,
+                lag_bytes: None,
+                lag_seconds: None,
+                sync: false,
+                priority: settings.repmgr.priority,
+                location: settings.repmgr.location.clone(),
+                votes: false,
+                answered: Instant::now(),
+                last_seen_seconds: 0.0,
+                services: Vec::new(),
+            }],
+        }
+    }
+
+    /// As it is now: time goes on also while nothing happens.
+    pub fn now(&self) -> Self {
+        let mut now = self.clone();
+        for node in &mut now.nodes {
+            node.last_seen_seconds = node.answered.elapsed().as_secs_f64();
+        }
+        now
+    }
+}
+
+fn default_password_warning(roles: &[String]) -> Option<String> {
+    (!roles.is_empty()).then(|| {
+        format!(
+            "the documented default password is still in use for {}: they come in from this \
+             node's own networks only; set passwords of your own",
+            roles.join(", ")
+        )
+    })
 }
 
 impl RunningScenario {
@@ -118,6 +187,7 @@ impl fmt::Display for NodeState {
             NodeState::Starting => "starting",
             NodeState::Running => "running",
             NodeState::Stopped => "stopped",
+            NodeState::Unreachable => "unreachable",
         })
     }
 }
@@ -141,16 +211,17 @@ impl fmt::Display for Snapshot {
         };
         let name = width(|node| node.name.len(), 4);
         let address = width(|node| node.address.to_string().len(), 7);
+        let state = width(|node| node.state.to_string().len(), 8);
         writeln!(
             f,
-            "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<8}  {:>2}  LSN",
+            "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  LSN",
             "NODE", "ID", "ADDRESS", "ROLE", "STATE", "TL"
         )?;
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         for node in &self.nodes {
             writeln!(
                 f,
-                "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<8}  {:>2}  {}",
+                "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  {}",
                 node.name,
                 node.id.to_string(),
                 node.address.to_string(),

@@ -33,6 +33,10 @@ pub fn write_table(settings: &Settings, layout: &Layout, root: &Account) -> Resu
 }
 
 /// cron, in the foreground. It needs root, to become whom a job belongs to.
+///
+/// Its jobs marked `@reboot` run each time: Debian's cron remembers in a file that it has run
+/// them since the machine came up, and a container's file system outlives its machine.
 pub fn daemon() -> Program {
+    let _ = std::fs::remove_file("/run/crond.reboot"); // Not there at the first start.
     Program::new("cron").arg("-f").current_dir("/")
 }

@@ -7,18 +7,51 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Json;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodFilter, MethodRouter, get, on};
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+/// And `HEAD`, which axum answers as it does `GET`.
+const GET_OR_OPTIONS: MethodFilter = MethodFilter::GET.or(MethodFilter::OPTIONS);
 
 type Snapshots = watch::Receiver<Snapshot>;
 
+/// So many may ask at the same time; more wait to be accepted. Load balancers and probes are a few.
+const CONNECTIONS_MAX: usize = 64;
+/// From a connection's first byte to the last of its answer, which is one; whoever is slower holds
+/// the place of another.
+const CONNECTION_AT_MOST: Duration = Duration::from_secs(10);
+
 /// Answers until the node ends.
-pub async fn serve(listener: TcpListener, snapshots: Snapshots) {
+pub async fn serve(mut listener: TcpListener, snapshots: Snapshots) {
+    let service = TowerToHyperService::new(routes(snapshots));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
+        // axum's: it waits a little after an error such as too many open files, and goes on.
+        let (stream, _) = Listener::accept(&mut listener).await;
+        let mut one_answer = http1::Builder::new();
+        let answer =
+            one_answer.keep_alive(false).serve_connection(TokioIo::new(stream), service.clone());
+        tokio::spawn(async move {
+            let _ = timeout(CONNECTION_AT_MOST, answer).await; // Whoever asked has gone, or is late.
+            drop(place);
+        });
+    }
+}
+
+fn routes(snapshots: Snapshots) -> Router {
     let primary = |node: &NodeStatus| serves_as(node, Role::Primary);
-    let routes = Router::new()
+    Router::new()
         // The loop that answers is the loop that runs the node: that it answers is the proof.
-        .route("/liveness", get(|| async { StatusCode::OK }))
+        .route("/liveness", on(GET_OR_OPTIONS, async || StatusCode::OK))
         .route("/readiness", probe(is_running))
         .route("/health", probe(is_running))
         .route("/primary", probe(primary))
@@ -27,21 +60,18 @@ pub async fn serve(listener: TcpListener, snapshots: Snapshots) {
         .route("/read-only", probe(is_running))
         .route("/replica", probe(|node| serves_as(node, Role::Standby)))
         .route("/status", get(status))
-        .with_state(snapshots);
-    // Fails only if the listener does; the node goes on without.
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::warn!("no longer answering on port 8008: {error}");
-    }
+        .with_state(snapshots)
 }
 
 async fn status(State(snapshots): State<Snapshots>) -> Json<Snapshot> {
-    Json(snapshots.borrow().clone())
+    Json(snapshots.borrow().now())
 }
 
-/// 200 where `holds`, else 503; the node's own row either way.
+/// 200 where `holds`, else 503; the node's own row either way. To `OPTIONS` too, which is what
+/// HAProxy asks where it was set up for Patroni.
 fn probe(holds: fn(&NodeStatus) -> bool) -> MethodRouter<Snapshots> {
-    get(move |State(snapshots): State<Snapshots>| async move {
-        let node = snapshots.borrow().nodes[0].clone();
+    on(GET_OR_OPTIONS, move |State(snapshots): State<Snapshots>| async move {
+        let node = snapshots.borrow().now().nodes.swap_remove(0);
         let code = if holds(&node) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (code, Json(node))
     })
@@ -53,4 +83,42 @@ fn is_running(node: &NodeStatus) -> bool {
 
 fn serves_as(node: &NodeStatus, role: Role) -> bool {
     is_running(node) && node.role == Some(role)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    const SNAPSHOT: &str = r#"{"cluster": "pgherd", "state": "healthy", "primary": "node1",
+        "timeline": 3, "paused": false, "failover": "manual", "warnings": [], "nodes": [{
+        "name": "node1", "id": 1, "address": "node1:5432", "role": "primary", "state": "running",
+        "scenario": null, "timeline": 3, "lsn": "0/5000148", "lag_bytes": 0, "lag_seconds": 0.0,
+        "sync": false, "priority": 100, "location": "default", "votes": false,
+        "last_seen_seconds": 0.4, "services": []}]}"#;
+
+    #[test]
+    fn a_probe_answers_every_method_that_load_balancers_use() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (_sender, snapshots) = watch::channel(serde_json::from_str(SNAPSHOT).unwrap());
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(serve(listener, snapshots));
+            for method in ["GET", "HEAD", "OPTIONS"] {
+                for (path, code) in [("/primary", "200"), ("/replica", "503"), ("/liveness", "200")]
+                {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    let request = format!("{method} {path} HTTP/1.1\r\nHost: node1\r\n\r\n");
+                    stream.write_all(request.as_bytes()).await.unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).await.unwrap();
+                    let expected = format!("HTTP/1.1 {code} ");
+                    assert!(answer.starts_with(&expected), "{method} {path}: {answer}");
+                }
+            }
+        });
+    }
 }

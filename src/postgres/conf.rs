@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use crate::system::files::rendered;
 use askama::Template;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// First line of `postgresql.conf`: read first, so that everything after it wins.
@@ -19,7 +20,7 @@ const INCLUDE: &str =
 const OPERATORS: &str = "# the operator's; what stands above loses";
 
 /// pgherd's own file in the data directory.
-pub(crate) const FILE: &str = "pgherd.conf";
+pub const FILE: &str = "pgherd.conf";
 
 #[derive(Template)]
 #[template(path = "conf/pgherd.conf", escape = "none")]
@@ -38,17 +39,21 @@ pub fn pgherd_conf(settings: &Settings, layout: &Layout) -> String {
 }
 
 /// `postgresql.conf` with the line that includes `pgherd.conf`, and, if there is such a directory,
-/// the one that includes the operator's files.
-pub fn with_includes(postgresql_conf: &str, operator_conf_dir: Option<&Path>) -> String {
-    let is_ours = |line: &&str| *line == INCLUDE || line.ends_with(OPERATORS);
-    let theirs = postgresql_conf.lines().filter(|line| !is_ours(line));
-    let mut lines = vec![INCLUDE.to_owned()];
-    lines.extend(theirs.map(str::to_owned));
-    if let Some(directory) = operator_conf_dir {
-        let directory = quoted(&directory.display().to_string());
-        lines.push(format!("include_dir = {directory} {OPERATORS}"));
-    }
-    lines.join("\n") + "\n"
+/// the one that includes the operator's files. Bytes, because nothing says how theirs are encoded.
+pub fn with_includes(postgresql_conf: &[u8], operator_conf_dir: Option<&Path>) -> Vec<u8> {
+    let is_ours = |line: &&[u8]| {
+        let line = line.trim_ascii_end();
+        line == INCLUDE.as_bytes() || line.ends_with(OPERATORS.as_bytes())
+    };
+    let text = postgresql_conf.strip_suffix(b"\n").unwrap_or(postgresql_conf);
+    let mut lines = vec![INCLUDE.as_bytes()];
+    lines.extend(text.split(|byte| *byte == b'\n').filter(|line| !is_ours(line)));
+    let theirs = operator_conf_dir.map(|directory| {
+        format!("include_dir = {} {OPERATORS}", quoted(&directory.display().to_string()))
+    });
+    lines.extend(theirs.as_deref().map(str::as_bytes));
+    lines.push(b""); // A line end at the end.
+    lines.join(&b'\n')
 }
 
 /// A value as the configuration file takes it.
@@ -170,7 +175,16 @@ const RULES: &[Rule] = &[
         fits: |_, _| false,
         reason: "mount the file as /etc/pgherd/pg_hba.conf instead",
     },
+    Rule {
+        name: UNREADABLE,
+        fits: |_, _| false,
+        reason: "it cannot be read, so what it sets cannot be checked; let root and uid postgres \
+                 read it, or take the line out",
+    },
 ];
+
+/// The name under which [`read`] lists a file or directory that it could not read.
+const UNREADABLE: &str = "include";
 
 fn is_on(value: &str) -> bool {
     ["on", "true", "yes", "1"].contains(&value.to_lowercase().as_str())
@@ -214,12 +228,16 @@ pub fn preload_libraries(assignments: &[Assignment]) -> Option<String> {
 
 /// What the operator's files assign, in the order in which Postgres reads them: `postgresql.conf`
 /// with what it includes, then `postgresql.auto.conf`. pgherd's own file is followed, not listed.
-/// A file that is not there assigns nothing; Postgres complains of what it needs.
-pub fn read(pgdata: &Path, read_file: &dyn Fn(&Path) -> Option<String>) -> Vec<Assignment> {
+/// A file that is not there assigns nothing; Postgres complains of what it needs. One that is
+/// there and cannot be read is listed, for [`unsafe_settings`] to refuse.
+pub fn read(pgdata: &Path, read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Vec<Assignment> {
     let mut found = Vec::new();
-    collect(&pgdata.join("postgresql.conf"), read_file, 0, &mut found);
-    collect(&pgdata.join("postgresql.auto.conf"), read_file, 0, &mut found);
-    found.retain(|one| !matches!(&one.place, Place::File(path, _) if path.ends_with(FILE)));
+    for name in ["postgresql.conf", "postgresql.auto.conf"] {
+        let path = pgdata.join(name);
+        collect(&path, (&path, 1), read_file, 0, &mut found);
+    }
+    let ours = pgdata.join(FILE);
+    found.retain(|one| !matches!(&one.place, Place::File(path, _) if *path == ours));
     found
 }
 
@@ -228,21 +246,34 @@ const INCLUDE_DEPTH_MAX: usize = 10;
 
 fn collect(
     path: &Path,
-    read_file: &dyn Fn(&Path) -> Option<String>,
+    included_by: (&Path, usize),
+    read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
     depth: usize,
     found: &mut Vec<Assignment>,
 ) {
-    let (Some(text), true) = (read_file(path), depth <= INCLUDE_DEPTH_MAX) else { return };
+    if depth > INCLUDE_DEPTH_MAX {
+        return;
+    }
+    let bytes = match read_file(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return found.extend(unreadable(path, included_by, &error)),
+    };
+    // Names and the values that matter here are ASCII, whatever the rest is encoded in.
+    let text = String::from_utf8_lossy(&bytes);
     let beside = path.parent().unwrap_or(Path::new("/"));
     for (number, line) in (1..).zip(text.lines()) {
         let Some((name, value)) = assignment(line) else { continue };
         match name.as_str() {
             "include" | "include_if_exists" => {
-                collect(&beside.join(value), read_file, depth + 1, found);
+                collect(&beside.join(value), (path, number), read_file, depth + 1, found);
             }
             "include_dir" => {
-                for file in conf_files(&beside.join(value)) {
-                    collect(&file, read_file, depth + 1, found);
+                let directory = beside.join(value);
+                match conf_files(&directory) {
+                    Ok(files) => files.iter().for_each(|file| {
+                        collect(file, (path, number), read_file, depth + 1, found);
+                    }),
+                    Err(error) => found.extend(unreadable(&directory, (path, number), &error)),
                 }
             }
             _ => {
@@ -252,11 +283,19 @@ fn collect(
     }
 }
 
+fn unreadable(path: &Path, by: (&Path, usize), error: &io::Error) -> Option<Assignment> {
+    (error.kind() != io::ErrorKind::NotFound).then(|| Assignment {
+        name: UNREADABLE.to_owned(),
+        value: path.display().to_string(),
+        place: Place::File(by.0.to_owned(), by.1),
+    })
+}
+
 /// `*.conf` in byte order, none that begins with a dot: the manual's rule for `include_dir`.
-fn conf_files(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut files: Vec<_> = entries
-        .flatten()
+fn conf_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files: Vec<_> = std::fs::read_dir(directory)?
+        .collect::<io::Result<Vec<_>>>()?
+        .into_iter()
         .map(|entry| entry.path())
         .filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -264,7 +303,7 @@ fn conf_files(directory: &Path) -> Vec<PathBuf> {
         })
         .collect();
     files.sort();
-    files
+    Ok(files)
 }
 
 /// One line: `name = value`, `name value`, the value bare or in single quotes, `#` to the end a
@@ -337,86 +376,4 @@ pub fn of_flags(flags: &[String]) -> Vec<Assignment> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-
-    fn settings() -> Settings {
-        crate::settings::read([], |_| unreachable!("no variable names a file")).unwrap()
-    }
-
-    fn flags(text: &str) -> Vec<Assignment> {
-        of_flags(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn our_settings_are_read_first_and_the_operators_last_and_each_once() {
-        let own = with_includes("port = 5432\n", None);
-        assert_eq!(own, format!("{INCLUDE}\nport = 5432\n"));
-        let directory = Some(Path::new("/etc/x.d"));
-        let with_theirs = with_includes(&own, directory);
-        assert_eq!(with_theirs, format!("{own}include_dir = '/etc/x.d' {OPERATORS}\n"));
-        assert_eq!(with_includes(&with_theirs, directory), with_theirs);
-        let appended = with_includes(&format!("{with_theirs}work_mem = 1MB\n"), directory);
-        assert!(appended.ends_with(&format!("{OPERATORS}\n")), "{appended}");
-        assert_eq!(with_includes(&with_theirs, None), own);
-    }
-
-    #[test]
-    fn lines_are_read_as_postgres_reads_them() {
-        for (line, expected) in [
-            ("wal_level = minimal # why not", Some(("wal_level", "minimal"))),
-            ("  Fsync off", Some(("fsync", "off"))),
-            ("a='it''s \\'so\\''#", Some(("a", "it's 'so'"))),
-            ("my.custom = 'x'", Some(("my.custom", "x"))),
-            ("# fsync = off", None),
-            ("", None),
-        ] {
-            let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            assert_eq!(assignment(line), expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn an_unsafe_setting_is_refused_by_file_and_line_and_the_last_one_counts() {
-        let files: HashMap<&str, &str> = [
-            ("/d/postgresql.conf", "include 'more.conf'\nfsync = on\n"),
-            ("/d/more.conf", "\nfsync = off\nwal_level = minimal\n"),
-            ("/d/postgresql.auto.conf", "max_wal_senders = '0'\n"),
-        ]
-        .into();
-        let read =
-            read(Path::new("/d"), &|path| files.get(path.to_str()?).map(|text| (*text).to_owned()));
-        let refused: Vec<_> =
-            unsafe_settings(&settings(), &read).iter().map(ToString::to_string).collect();
-        assert_eq!(
-            refused,
-            [
-                "/d/more.conf:3: wal_level = minimal: standbys and barman need replica or logical",
-                "/d/postgresql.auto.conf:1: max_wal_senders = 0: a standby, a clone and barman \
-                 need 6 or more",
-            ]
-        );
-    }
-
-    #[test]
-    fn flags_are_read_in_each_of_their_forms() {
-        for text in ["-c fsync=off", "-cfsync=off", "--fsync=off", "-F"] {
-            assert_eq!(unsafe_settings(&settings(), &flags(text)).len(), 1, "{text}");
-        }
-        assert_eq!(unsafe_settings(&settings(), &flags("-p 6000 -D /x -h localhost")).len(), 3);
-        assert!(unsafe_settings(&settings(), &flags("-c work_mem=64MB -p 5432")).is_empty());
-        assert_eq!(flags("--log-checkpoints")[0].name, "log_checkpoints");
-    }
-
-    #[test]
-    fn repmgr_is_loaded_beside_what_the_operator_loads() {
-        let preload = |text| preload_libraries(&flags(text));
-        assert_eq!(preload("-c work_mem=1MB"), None);
-        assert_eq!(
-            preload("-c shared_preload_libraries=pg_stat_statements").as_deref(),
-            Some("repmgr,pg_stat_statements")
-        );
-        assert_eq!(preload("-c shared_preload_libraries=auto_explain,repmgr"), None);
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 use crate::settings::Settings;
 use crate::system::files::rendered;
 use askama::Template;
+use postgres_protocol::escape::escape_identifier;
 use std::path::Path;
 
 const BEGIN: &str = "# >>> pgherd";
@@ -19,37 +20,49 @@ struct Block<'a> {
     end: &'a str,
     operator_hba: std::path::Display<'a>,
     rules: Vec<String>,
-    operator_rules: Option<&'a str>,
+    has_operator_rules: bool,
 }
 
 /// `present`, the file as it is, with pgherd's block brought up to date.
-/// `operator_rules` is the text of the operator's own file, if there is one.
+/// `operator_rules` is what the operator's own file holds, if there is one. Bytes, because nothing
+/// says how theirs are encoded.
 pub fn with_block(
     settings: &Settings,
-    present: &str,
+    present: &[u8],
     operator_hba: &Path,
-    operator_rules: Option<&str>,
-) -> String {
+    operator_rules: Option<&[u8]>,
+) -> Vec<u8> {
     let block = Block {
         begin: BEGIN,
         end: END,
         operator_hba: operator_hba.display(),
         rules: rules(settings),
-        operator_rules: operator_rules.map(str::trim_end),
+        has_operator_rules: operator_rules.is_some(),
     };
     let block = rendered(&block);
-    format!("{block}{}", without_block(present))
+    let end = block.rfind(END).expect("the template ends with the mark");
+    let mut text = block.as_bytes()[..end].to_vec();
+    if let Some(rules) = operator_rules {
+        text.extend(rules.trim_ascii_end());
+        text.push(b'\n');
+    }
+    text.extend(&block.as_bytes()[end..]);
+    text.extend(without_block(present));
+    text
 }
 
 /// Wherever it stands: somebody's script may have put lines of its own above.
-fn without_block(present: &str) -> String {
+fn without_block(present: &[u8]) -> Vec<u8> {
+    let find = |text: &[u8], mark: &str| {
+        text.windows(mark.len()).position(|window| window == mark.as_bytes())
+    };
     let mut rest = present.to_owned();
-    while let Some(begin) = rest.find(BEGIN)
-        && let Some(length) = rest[begin..].find(END)
+    while let Some(begin) = find(&rest, BEGIN)
+        && let Some(length) = find(&rest[begin..], END)
     {
         let end = begin + length + END.len();
-        let end = if rest[end..].starts_with('\n') { end + 1 } else { end };
-        rest.replace_range(begin..end, "");
+        let end = if rest[end..].starts_with(b"\n") { end + 1 } else { end };
+        rest.drain(begin..end);
     }
     rest
 }
@@ -79,7 +92,8 @@ fn rules(settings: &Settings) -> Vec<String> {
     let superuser = &settings.postgres.user;
     let everybody_trusted = settings.postgres.host_auth_method.as_deref() == Some("trust");
     if still_default(superuser) && !everybody_trusted {
-        let superuser = quoted(superuser);
+        // Quoted, it is never a keyword; the file has SQL's quotes (`next_token` in hba.c).
+        let superuser = escape_identifier(superuser);
         rule("all", &superuser, "samenet", "scram-sha-256");
         rule("all", &superuser, "all", "reject");
         rule("replication", &superuser, "all", "reject");
@@ -91,11 +105,6 @@ fn rules(settings: &Settings) -> Vec<String> {
 pub fn last_rule(settings: &Settings) -> String {
     let method = settings.postgres.host_auth_method.as_deref().unwrap_or("scram-sha-256");
     format!("\nhost all all all {method}\n")
-}
-
-/// A name as the file takes it: quoted, so that it is never a keyword.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -111,6 +120,10 @@ mod tests {
     fn the_block_is_replaced_and_the_rest_is_left_alone() {
         let own = "local all all trust\nhost all all all scram-sha-256\n";
         let path = Path::new("/etc/pgherd/pg_hba.conf");
+        let with_block = |settings: &Settings, present: &str, path: &Path, rules: Option<&str>| {
+            let block = with_block(settings, present.as_bytes(), path, rules.map(str::as_bytes));
+            String::from_utf8(block).unwrap()
+        };
         let once = with_block(&settings(&[]), own, path, None);
         assert!(once.starts_with(BEGIN) && once.ends_with(own), "{once}");
         assert_eq!(with_block(&settings(&[]), &once, path, None), once);
@@ -121,6 +134,18 @@ mod tests {
         let again = with_block(&settings(&[]), &scripted, path, None);
         assert_eq!(again.matches(BEGIN).count(), 1, "{again}");
         assert!(again.ends_with(&format!("local all x reject\n{own}")), "{again}");
+    }
+
+    #[test]
+    fn what_is_not_utf_8_stays_as_it_is() {
+        let (own, rules) =
+            (b"# f\xfcr alle\nlocal all all trust\n", b"host \xfc all all reject\n\n");
+        let path = Path::new("/x");
+        let once = with_block(&settings(&[]), own, path, Some(rules));
+        assert!(once.ends_with(own), "{}", once.escape_ascii());
+        let theirs = [&rules[..rules.len() - 1], END.as_bytes()].concat();
+        assert!(once.windows(theirs.len()).any(|part| part == theirs), "{}", once.escape_ascii());
+        assert_eq!(with_block(&settings(&[]), &once, path, Some(rules)), once);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum HookError {
 }
 
 /// Afterwards every file has run, in order, each to its end. Returns how many.
-pub(super) async fn run(
+pub async fn run(
     settings: &Settings,
     layout: &Layout,
     account: &Account,

@@ -2,21 +2,22 @@
 
 pub mod conf;
 pub mod hba;
-mod hooks;
+pub mod hooks;
 pub mod leftovers;
 mod password;
 mod session;
+mod theirs;
 
 pub use hooks::HookError;
 pub use session::{Health, Session, SqlError};
 
-use crate::cluster::{ControlData, SystemIdentifier, Timeline};
+use crate::cluster::{ControlData, Timeline};
 use crate::layout::Layout;
 use crate::service::{Durability, Listen};
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
-use crate::system::files::{self, FileError, ensure_directory, ensure_file, failed};
+use crate::system::files::{self, FileError, acting_as, ensure_directory, ensure_file, failed};
 use crate::system::lent_name::with_a_name;
 use std::ffi::OsString;
 use std::fs;
@@ -44,6 +45,17 @@ pub enum PostgresError {
     ControlData(&'static str),
 }
 
+impl PostgresError {
+    /// The cluster itself is the reason, not something in our way to it.
+    pub fn is_about_the_cluster(&self) -> bool {
+        match self {
+            PostgresError::Program(error) => matches!(error, ProgramError::Failed { .. }),
+            PostgresError::ControlData(_) => true,
+            PostgresError::File(_) => false,
+        }
+    }
+}
+
 /// Afterwards `pgdata` holds a cluster as `initdb` makes it, beside the mark.
 ///
 /// `initdb` wants an empty directory, so it works in one inside, and what it made moves up:
@@ -57,7 +69,7 @@ pub async fn initdb(
     let pgdata = &layout.pgdata;
     ensure_directory(pgdata, 0o700, account)?;
     ensure_file(&layout.unfinished_marker(), UNFINISHED, 0o600, account)?;
-    files::sync_directory(pgdata)?; // Before the first file that it is about.
+    acting_as(account, || files::sync_directory(pgdata))?; // Before the first file it is about.
 
     let making = pgdata.join(MAKING);
     let password = layout.technical_socket_dir.join("initdb.password");
@@ -81,22 +93,25 @@ pub async fn initdb(
     let program = program.args(&settings.postgres.initdb_args);
     let program = with_a_name(program, account, &layout.run_dir);
     let made = program.output(INITDB_AT_MOST).await;
-    fs::remove_file(&password).map_err(failed("remove", &password))?;
+    acting_as(account, || fs::remove_file(&password)).map_err(failed("remove", &password))?;
     made?;
+    acting_as(account, || {
+        append(&making.join("pg_hba.conf"), &hba::last_rule(settings))?;
+        move_up(&making, pgdata)
+    })?;
+    Ok(())
+}
 
-    append(&making.join("pg_hba.conf"), &hba::last_rule(settings))?;
-    let mut names: Vec<OsString> = fs::read_dir(&making)
-        .map_err(failed("read", &making))?
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
+/// `PG_VERSION` goes last.
+fn move_up(making: &Path, pgdata: &Path) -> Result<(), FileError> {
+    let entries = fs::read_dir(making).map_err(failed("read", making))?.flatten();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
     names.sort_by_key(|name| name == "PG_VERSION");
     for name in names {
         let from = making.join(&name);
         fs::rename(&from, pgdata.join(&name)).map_err(failed("move up", &from))?;
     }
-    fs::remove_dir(&making).map_err(failed("remove", &making))?;
-    Ok(())
+    fs::remove_dir(making).map_err(failed("remove", making))
 }
 
 /// Where `initdb` works, inside of the data directory.
@@ -137,8 +152,10 @@ pub async fn complete(layout: &Layout, account: &Account) -> Result<(), Postgres
     let sync = with_a_name(sync.arg(&layout.pgdata), account, &layout.run_dir);
     sync.output(SYNC_AT_MOST).await?;
     let marker = layout.unfinished_marker();
-    fs::remove_file(&marker).map_err(failed("remove", &marker))?;
-    Ok(files::sync_directory(&layout.pgdata)?)
+    acting_as(account, || {
+        fs::remove_file(&marker).map_err(failed("remove", &marker))?;
+        Ok(files::sync_directory(&layout.pgdata)?)
+    })
 }
 
 /// Afterwards the server's files are those that the settings ask for, and the operator's own
@@ -152,25 +169,25 @@ pub fn write_conf(
     let conf = conf::pgherd_conf(settings, layout);
     ensure_file(&in_pgdata(conf::FILE), &conf, 0o600, account)?;
 
-    let path = in_pgdata("postgresql.conf");
-    let present = fs::read_to_string(&path).map_err(failed("read", &path))?;
     let theirs = Some(layout.operator_conf_dir.as_path()).filter(|directory| directory.is_dir());
-    ensure_file(&path, &conf::with_includes(&present, theirs), 0o600, account)?;
+    let path = in_pgdata("postgresql.conf");
+    theirs::keep_our_lines(&path, account, &layout.operator_conf_dir, |present| {
+        conf::with_includes(present, theirs)
+    })?;
 
-    let path = in_pgdata("pg_hba.conf");
-    let present = fs::read_to_string(&path).map_err(failed("read", &path))?;
-    let theirs = match fs::read_to_string(&layout.operator_hba) {
+    let theirs = match fs::read(&layout.operator_hba) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         read => Some(read.map_err(failed("read", &layout.operator_hba))?),
     };
-    let hba = hba::with_block(settings, &present, &layout.operator_hba, theirs.as_deref());
-    ensure_file(&path, &hba, 0o600, account)?;
-    Ok(())
+    let path = in_pgdata("pg_hba.conf");
+    theirs::keep_our_lines(&path, account, &layout.operator_hba, |present| {
+        hba::with_block(settings, present, &layout.operator_hba, theirs.as_deref())
+    })
 }
 
 /// What the operator's files and flags assign, in the order in which Postgres reads them.
 pub fn operator_assignments(layout: &Layout, flags: &[String]) -> Vec<conf::Assignment> {
-    let mut found = conf::read(&layout.pgdata, &|path| fs::read_to_string(path).ok());
+    let mut found = conf::read(&layout.pgdata, &|path| fs::read(path));
     found.extend(conf::of_flags(flags));
     found
 }
@@ -252,23 +269,11 @@ fn parse_control_data(text: &str) -> Result<ControlData, &'static str> {
     };
     let number = |name| value(name).and_then(|value| value.parse::<u64>().map_err(|_| name));
     Ok(ControlData {
-        system_identifier: SystemIdentifier(number("Database system identifier")?),
         timeline: Timeline(
             u32::try_from(number("Latest checkpoint's TimeLineID")?).map_err(|_| "TimeLineID")?,
         ),
         shut_down: value("Database cluster state")?.starts_with("shut down"),
-        checksums: number("Data page checksum version")? != 0,
     })
-}
-
-/// Runs what the operator left for a first start. See [`hooks`].
-pub async fn run_init_hooks(
-    settings: &Settings,
-    layout: &Layout,
-    account: &Account,
-    output: &crate::system::output::OutputHandle,
-) -> Result<usize, HookError> {
-    hooks::run(settings, layout, account, output).await
 }
 
 fn as_postgres(layout: &Layout, account: &Account, program: &str) -> Program {
@@ -298,8 +303,7 @@ Latest checkpoint's TimeLineID:       3
 Data page checksum version:           1
 ";
         let data = parse_control_data(text).unwrap();
-        assert_eq!(data.system_identifier, SystemIdentifier(7574838371812016165));
-        assert_eq!((data.timeline, data.shut_down, data.checksums), (Timeline(3), true, true));
+        assert_eq!((data.timeline, data.shut_down), (Timeline(3), true));
         assert!(parse_control_data("").is_err());
     }
 

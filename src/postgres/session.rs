@@ -8,14 +8,21 @@ use crate::settings::{Secret, Settings};
 use std::error::Error;
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
 
 /// A server that is up answers within milliseconds; one that is short of everything, later.
-const CONNECT_AT_MOST: Duration = Duration::from_secs(30);
+/// The whole handshake: a postmaster that is frozen is still connected to by the kernel.
+const OPEN_AT_MOST: Duration = Duration::from_secs(30);
+/// Nothing we ask for takes a second by itself; but it may wait for a lock of somebody's, and
+/// `CREATE DATABASE` for a checkpoint on a slow disk.
+const STATEMENT_AT_MOST: Duration = Duration::from_secs(10 * 60);
 
-/// Nothing that an operator set for a role or database may change what we read; and whatever
-/// they have logged, our statements are not: some have a verifier in them.
-const OPTIONS: &str = "-c search_path=pg_catalog -c statement_timeout=0 -c log_statement=none \
+/// Nothing that an operator set, for a role, a database or the server, may change what we read,
+/// keep us from writing, or have us wait for a standby that is not there. And whatever they have
+/// logged, our statements are not: some have a verifier in them.
+const OPTIONS: &str = "-c search_path=pg_catalog -c statement_timeout=0 \
+    -c default_transaction_read_only=off -c synchronous_commit=local -c log_statement=none \
     -c log_min_duration_statement=-1 -c log_min_duration_sample=-1 \
     -c log_transaction_sample_rate=0 -c log_min_error_statement=panic";
 
@@ -26,12 +33,12 @@ pub struct Session {
     connection: JoinHandle<()>,
 }
 
-/// A question that was not answered. The two kinds are kept apart: only the first ever says
+/// A question that was not answered. See [`SqlError::is_silence`] for which of them says
 /// something about the server's health.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
     /// Nobody answered, or not to us.
-    #[error("cannot connect to database {database} as {user}")]
+    #[error("cannot connect to database {database} as {user} (POSTGRES_USER)")]
     Connect {
         /// Which database.
         database: String,
@@ -50,6 +57,28 @@ pub enum SqlError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The server said nothing.
+    #[error("cannot {doing}: no answer within {} s", .at_most.as_secs())]
+    Late {
+        /// What was asked for.
+        doing: String,
+        /// How long was waited.
+        at_most: Duration,
+    },
+}
+
+impl SqlError {
+    /// Nobody could be served just now. A server that refuses us, or a statement of ours, does
+    /// serve.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            SqlError::Connect { source, .. } => {
+                source.code().is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW)
+            }
+            SqlError::Query { .. } => false,
+            SqlError::Late { .. } => true,
+        }
+    }
 }
 
 /// What a running server says of itself.
@@ -81,7 +110,8 @@ impl Session {
             user: user.clone(),
             source,
         };
-        let (client, connection) = tokio_postgres::Config::new()
+        let mut server = tokio_postgres::Config::new();
+        server
             .host_path(directory)
             .port(listen.port())
             .user(user)
@@ -89,11 +119,10 @@ impl Session {
             .password(settings.postgres.password.expose())
             .dbname(database)
             .application_name("pgherd")
-            .connect_timeout(CONNECT_AT_MOST)
-            .options(OPTIONS)
-            .connect(NoTls)
-            .await
-            .map_err(failed)?;
+            .options(OPTIONS);
+        let doing = format!("connect to database {database} as {user}");
+        let connecting = async { server.connect(NoTls).await.map_err(failed) };
+        let (client, connection) = within(&doing, OPEN_AT_MOST, connecting).await?;
         let connection = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to our own server ended");
@@ -169,7 +198,9 @@ impl Session {
 
     /// Runs statements that return nothing of interest. `doing` completes "cannot …".
     pub async fn run(&self, doing: &str, statements: &str) -> Result<(), SqlError> {
-        self.client.batch_execute(statements).await.map_err(|error| query_error(doing, error))
+        let ran = self.client.batch_execute(statements);
+        let ran = async { ran.await.map_err(|error| query_error(doing, error)) };
+        within(doing, STATEMENT_AT_MOST, ran).await
     }
 
     /// The one boolean that `query` returns.
@@ -178,8 +209,20 @@ impl Session {
     }
 
     async fn rows(&self, doing: &str, query: &str) -> Result<Vec<Row>, SqlError> {
-        self.client.query(query, &[]).await.map_err(|error| query_error(doing, error))
+        let answer = self.client.query(query, &[]);
+        let answer = async { answer.await.map_err(|error| query_error(doing, error)) };
+        within(doing, STATEMENT_AT_MOST, answer).await
     }
+}
+
+/// What `asked` says, if it says so in time. `doing` completes "cannot …".
+async fn within<T>(
+    doing: &str,
+    at_most: Duration,
+    asked: impl Future<Output = Result<T, SqlError>>,
+) -> Result<T, SqlError> {
+    let late = |_| SqlError::Late { doing: doing.to_owned(), at_most };
+    tokio::time::timeout(at_most, asked).await.map_err(late)?
 }
 
 /// tokio-postgres says "db error" and keeps the server's words in its source.

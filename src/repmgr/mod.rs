@@ -8,6 +8,7 @@ use crate::system::child::{Program, ProgramError};
 use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
 use crate::system::lent_name::with_a_name;
 use askama::Template;
+use postgres_protocol::escape::escape_literal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,11 +110,11 @@ pub fn is_recorded_sql(settings: &Settings, layout: &Layout, identity: &Identity
          AND active AND type = 'primary' AND conninfo = {} AND config_file = {} \
          AND priority = {} AND location = {})",
         identity.id,
-        sql(&identity.name),
-        sql(&conninfo(layout, &identity.address)),
-        sql(&layout.repmgr_conf.display().to_string()),
+        escape_literal(&identity.name),
+        escape_literal(&conninfo(layout, &identity.address)),
+        escape_literal(&layout.repmgr_conf.display().to_string()),
         settings.repmgr.priority,
-        sql(&settings.repmgr.location),
+        escape_literal(&settings.repmgr.location),
     )
 }
 
@@ -122,8 +123,8 @@ pub fn is_recorded_sql(settings: &Settings, layout: &Layout, identity: &Identity
 pub fn recorded_address_sql(layout: &Layout, identity: &Identity) -> String {
     format!(
         "UPDATE repmgr.nodes SET conninfo = {}, config_file = {} WHERE node_id = {}",
-        sql(&conninfo(layout, &identity.address)),
-        sql(&layout.repmgr_conf.display().to_string()),
+        escape_literal(&conninfo(layout, &identity.address)),
+        escape_literal(&layout.repmgr_conf.display().to_string()),
         identity.id,
     )
 }
@@ -166,10 +167,6 @@ fn conf(settings: &Settings, layout: &Layout, identity: &Identity, conninfo: &st
 /// A value as repmgr.conf takes it (its `configfile-scan.l`: single quotes doubled).
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-fn sql(text: &str) -> String {
-    postgres_protocol::escape::escape_literal(text)
 }
 
 /// libpq's password file: a line for each role, good for any host and database.

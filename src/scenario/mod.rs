@@ -55,14 +55,37 @@ pub enum Refusal {
     },
     /// A cluster without the file everything else depends on.
     #[error(
-        "{} holds a database cluster that cannot be read: {reason}; \
-         restore it from a backup, or empty the directory to begin anew", .pgdata.display()
+        "{} holds a database cluster that cannot be read: {reason}; nothing was changed; \
+         look at the disk, or restore the cluster from a backup", .pgdata.display()
     )]
     BrokenCluster {
         /// The data directory.
         pgdata: PathBuf,
         /// What `pg_controldata` said.
         reason: String,
+    },
+    /// It may be anybody's data.
+    #[error(
+        "cannot look at {}: {reason}; nothing was changed; see to it that uid {expected} may read \
+         it, and start again", .pgdata.display()
+    )]
+    CannotLook {
+        /// The data directory.
+        pgdata: PathBuf,
+        /// What stood in the way.
+        reason: String,
+        /// Whom Postgres runs as.
+        expected: u32,
+    },
+    /// Two servers on one directory would destroy it.
+    #[error(
+        "{} was made by another image and its server was not shut down: it may be running; stop \
+         that container with docker stop (if it crashed, start it once more with its own image, \
+         then stop it), and start this one again", .pgdata.display()
+    )]
+    MaybeInUse {
+        /// The data directory.
+        pgdata: PathBuf,
     },
     /// A cluster of another major version.
     #[error(
@@ -144,22 +167,35 @@ pub enum Refusal {
     },
     /// The backups of another cluster would be mixed with ours.
     #[error(
-        "{} holds backups of another database cluster (system identifier {found}), and the data \
-         directory is empty; to begin a new cluster, empty it or set BARMAN_BACKUP_DIR", .directory.display()
+        "{} holds backups of a database cluster (system identifier {found}) that is not in {}: is \
+         this the right data volume, and the right image? To begin another cluster, give it \
+         another BARMAN_BACKUP_DIR, or another volume there", .directory.display(), .pgdata.display()
     )]
     ForeignBackups {
         /// barman's directory of this cluster.
         directory: PathBuf,
+        /// Where a new cluster would go.
+        pgdata: PathBuf,
         /// Whose backups they are.
         found: String,
+    },
+    /// A restore is asked for.
+    #[error(
+        "RESTORE_FROM is set, and this version does not restore by itself; README, \"Bring a backup \
+         back\", says how to by hand; remove it to begin an empty cluster in {}", .pgdata.display()
+    )]
+    RestoreNotYet {
+        /// Where an empty cluster would go.
+        pgdata: PathBuf,
     },
     /// A slave is asked for.
     #[error("REPMGR_MASTER is false, and this version starts masters only; set REPMGR_MASTER=true")]
     StandbyNotYet,
     /// A standby's directory.
     #[error(
-        "{} is a standby's (it has a standby.signal), and this version runs masters only; \
-         promote it with pg_ctl promote, or start it with the image that made it", .pgdata.display()
+        "{} is a standby's or in the middle of a recovery (it has a standby.signal or a \
+         recovery.signal), and this version runs masters only; start it with the image that made \
+         it, and promote it there", .pgdata.display()
     )]
     StandbyDirectory {
         /// The data directory.
@@ -179,6 +215,9 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Scenario,
     match &situation.data_directory {
         DataDirectory::Empty | DataDirectory::Unfinished => {
             situation.fit_for_a_first_start(FIRST_START_NEEDS_MIB)?;
+            if settings.not_yet.contains(&"RESTORE_FROM") {
+                return Err(Refusal::RestoreNotYet { pgdata: pgdata() });
+            }
             match settings.repmgr.first_role {
                 Role::Primary => Ok(Scenario::PrimaryFirstStart {
                     begun_anew: situation.data_directory == DataDirectory::Unfinished,
@@ -197,10 +236,22 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Scenario,
         DataDirectory::Broken { reason } => {
             Err(Refusal::BrokenCluster { pgdata: pgdata(), reason: reason.clone() })
         }
+        DataDirectory::Unreadable { reason } => Err(Refusal::CannotLook {
+            pgdata: pgdata(),
+            reason: reason.clone(),
+            expected: situation.postgres_uid,
+        }),
+        // Another image's server may run at this moment, in a container that knows nothing of
+        // our lock, and its process id says nothing here.
+        DataDirectory::Cluster { made_here: false, has_pid_file: true, control, .. }
+            if !control.shut_down =>
+        {
+            Err(Refusal::MaybeInUse { pgdata: pgdata() })
+        }
         DataDirectory::Cluster { standby: true, .. } => {
             Err(Refusal::StandbyDirectory { pgdata: pgdata() })
         }
-        DataDirectory::Cluster { standby: false, .. } => Ok(Scenario::PrimaryRestart),
+        DataDirectory::Cluster { .. } => Ok(Scenario::PrimaryRestart),
     }
 }
 

@@ -27,7 +27,9 @@ pub(super) fn stages(settings: &Settings) -> Vec<Stage> {
             },
         ]),
         stage("Bring users and repmgr's records up to date",
-            [Step::EnsureSuperuserPassword].into_iter()
+            // Without the variable the password is what it was: the official image needs it once,
+            // and many take it away afterwards.
+            settings.postgres.password_given.then_some(Step::EnsureSuperuserPassword).into_iter()
                 .chain(ROLES.map(|role| Step::EnsureRole { role }))
                 .chain([
                     Step::EnsureDatabase { name: "repmgr".to_owned() },

@@ -51,8 +51,12 @@ pub enum DataDirectory {
     Unfinished,
     /// A cluster of the image's major version.
     Cluster {
-        /// It has a `standby.signal`.
+        /// It has a `standby.signal` or a `recovery.signal`.
         standby: bool,
+        /// pgherd has had it before, and then whoever uses it holds its lock.
+        made_here: bool,
+        /// It has a `postmaster.pid`, as while a server runs, or after one was killed.
+        has_pid_file: bool,
         /// From `pg_controldata`.
         control: ControlData,
     },
@@ -64,6 +68,11 @@ pub enum DataDirectory {
     /// `PG_VERSION` is there, and `pg_controldata` cannot read the rest.
     Broken {
         /// Its words.
+        reason: String,
+    },
+    /// Something that could not be looked at. It may be anybody's data.
+    Unreadable {
+        /// What stood in the way.
         reason: String,
     },
     /// Something else.
@@ -81,15 +90,16 @@ impl Situation {
         }
         match (&self.data_directory, self.owner_uid) {
             // Of a directory of somebody else's, no more can be told than that.
-            (DataDirectory::Cluster { .. } | DataDirectory::Broken { .. }, Some(uid))
-                if uid != self.postgres_uid =>
-            {
-                Err(Refusal::OtherOwner {
-                    pgdata: self.pgdata.clone(),
-                    uid,
-                    expected: self.postgres_uid,
-                })
-            }
+            (
+                DataDirectory::Cluster { .. }
+                | DataDirectory::Broken { .. }
+                | DataDirectory::Unreadable { .. },
+                Some(uid),
+            ) if uid != self.postgres_uid => Err(Refusal::OtherOwner {
+                pgdata: self.pgdata.clone(),
+                uid,
+                expected: self.postgres_uid,
+            }),
             _ => Ok(()),
         }
     }
@@ -106,6 +116,7 @@ impl Situation {
         if let Some((directory, found)) = &self.backups_of {
             return Err(Refusal::ForeignBackups {
                 directory: directory.clone(),
+                pgdata: self.pgdata.clone(),
                 found: found.clone(),
             });
         }

@@ -90,6 +90,31 @@ impl Step {
     }
 }
 
+impl Step {
+    /// It is made true again at each start, and a server that serves meanwhile is better than none.
+    pub fn may_wait(&self) -> bool {
+        match self {
+            Step::EnsureSuperuserPassword
+            | Step::EnsureRole { .. }
+            | Step::EnsureDatabase { .. }
+            | Step::EnsureRepmgrExtension
+            | Step::RegisterPrimary => true,
+            Step::DiscardUnfinished { .. }
+            | Step::InitDataDirectory { .. }
+            | Step::StartPostgres { .. }
+            | Step::StopPostgres
+            | Step::WritePostgresConf
+            | Step::CheckServerSettings
+            | Step::RunInitHooks
+            | Step::WriteRepmgrConf
+            | Step::WriteBarmanConf
+            | Step::WriteBarmanCron
+            | Step::Complete { .. }
+            | Step::Supervise { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,10 +3,10 @@
 
 use super::Secret;
 use super::values::{
-    AbsolutePath, BackupId, ClusterName, DatabaseName, Endpoints, Failover, Flag, GivenNodeId,
-    Host, HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member, Members, NodeKind,
-    NodeName, OomScore, Port, Priority, Retention, RoleName, Schedule, Span, Synchronous,
-    TargetAction, TargetLsn, TargetTimeline, TransactionId, Voters, WindowUnit,
+    AbsolutePath, BackupDir, BackupId, ClusterName, ConfigDir, DatabaseName, Endpoints, Failover,
+    Flag, GivenNodeId, Host, HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member,
+    Members, NodeKind, NodeName, OomScore, Port, Priority, Retention, RoleName, Schedule, Span,
+    Synchronous, TargetAction, TargetLsn, TargetTimeline, TransactionId, Voters, WindowUnit,
 };
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub(super) struct Input {
     pub(super) postgres_password: Secret,
 
     pub(super) repmgr_master: Flag,
-    pub(super) repmgr_config_dir: AbsolutePath,
+    pub(super) repmgr_config_dir: ConfigDir,
     pub(super) repmgr_node_name: NodeName,
     pub(super) repmgr_slaves: Members,
     pub(super) repmgr_password: Secret,
@@ -33,9 +33,9 @@ pub(super) struct Input {
 
     pub(super) barman_password: Secret,
     pub(super) barman_streaming_password: Secret,
-    pub(super) barman_backup_dir: AbsolutePath,
+    pub(super) barman_backup_dir: BackupDir,
     pub(super) barman_retention: Retention,
-    pub(super) barman_config_dir: AbsolutePath,
+    pub(super) barman_config_dir: ConfigDir,
 
     pub(super) repmgr_master_host: Option<Member>,
     pub(super) repmgr_node_address: Option<Host>,
@@ -90,7 +90,7 @@ impl Default for Input {
             postgres_password: "mysecretpassword".into(),
 
             repmgr_master: Flag(true),
-            repmgr_config_dir: AbsolutePath("/etc/repmgr.d/".into()),
+            repmgr_config_dir: ConfigDir("/etc/repmgr.d/".into()),
             repmgr_node_name: NodeName("node1".into()),
             repmgr_slaves: Members::default(),
             repmgr_password: "iamrepmgr".into(),
@@ -98,9 +98,9 @@ impl Default for Input {
 
             barman_password: "iambarman".into(),
             barman_streaming_password: "iamstreamingbarman".into(),
-            barman_backup_dir: AbsolutePath("/home/barman/data".into()),
+            barman_backup_dir: BackupDir("/home/barman/data".into()),
             barman_retention: Retention::RecoveryWindow(5, WindowUnit::Days),
-            barman_config_dir: AbsolutePath("/etc/barman.d/".into()),
+            barman_config_dir: ConfigDir("/etc/barman.d/".into()),
 
             repmgr_master_host: None,
             repmgr_node_address: None,

@@ -28,6 +28,7 @@ impl Settings {
                 data_dir: input.postgres_data_dir.0,
                 pgdata: input.pgdata.map(|path| path.0),
                 password: input.postgres_password,
+                password_given: given.iter().any(|given| given.variable == "POSTGRES_PASSWORD"),
                 user: input.postgres_user.0,
                 database,
                 initdb_args: input.postgres_initdb_args.0,

@@ -4,6 +4,7 @@
 //! string: environment → `Input` (as written) → [`Settings`] (as meant). Pure: the environment and the
 //! reading of files are arguments of [`read`].
 
+mod directories;
 mod input;
 mod listing;
 mod meaning;
@@ -28,6 +29,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Status of a container whose settings cannot be used (`EX_CONFIG` of sysexits.h).
+pub const BAD_SETTINGS: u8 = 78;
 
 /// The contract's tables, one struct per service, every value checked.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub struct PostgresSettings {
     pub pgdata: Option<PathBuf>,
     /// Of the superuser `user`. `POSTGRES_PASSWORD`.
     pub password: Secret,
+    /// The operator gave it, even if it is the documented one.
+    pub password_given: bool,
     /// The superuser that initdb makes; blanks and quotes may stand in it. `POSTGRES_USER`.
     pub user: String,
     /// Made at the first start; named as the user unless given. `POSTGRES_DB`.
@@ -162,7 +168,8 @@ pub fn read(
     let pairs = all_given.iter().map(|given| (given.variable, given.value.as_str()));
     let input = Input::parse(pairs).expect("each variable was read before, alone");
 
-    let collisions = port_collisions(&input, &problems);
+    let mut collisions = port_collisions(&input, &problems);
+    collisions.extend(directories::in_the_way(&input, &problems));
     problems.extend(collisions);
     if problems.is_empty() {
         Ok(Settings::new(input, &all_given, warnings))

@@ -16,7 +16,7 @@ pub struct Problem {
 }
 
 /// Every variable that cannot be used, in the order of the contract's tables, then the ports that
-/// are the same; at least one.
+/// are the same and the directories in the way; at least one.
 /// `Display` is one line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {

@@ -57,7 +57,8 @@ impl From<&'static str> for Secret {
     }
 }
 
-/// The variables that hold secrets; children that need none of them should not inherit them.
+/// The variables that hold secrets. No child inherits them: `system::child` has the same list, which
+/// a test holds to this one.
 pub fn secret_variables() -> &'static [&'static str] {
     &[
         "POSTGRES_PASSWORD",

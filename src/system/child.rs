@@ -3,7 +3,8 @@
 //! Every child gets its own process group, so that it can be stopped with all
 //! it started and a `^C` on a terminal reaches only us; an empty signal mask
 //! and default dispositions, because std passes on ours (rust-lang/rust#101077);
-//! and no `NOTIFY_SOCKET`, which is for whoever started the container.
+//! and neither `NOTIFY_SOCKET`, which is for whoever started the container, nor
+//! the [`SECRET_VARIABLES`].
 //! Arguments never hold passwords, `ps` shows them; errors never show the
 //! environment.
 
@@ -39,6 +40,18 @@ use words::{Captured, Keep, LastWords, SharedLastWords};
 /// How long after a child's end its output is waited for. Usually it is there
 /// at once; but whoever inherited the pipe may keep it open for ever.
 const DRAIN_AT_MOST: Duration = Duration::from_millis(200);
+
+/// Variables of ours that hold secrets. No child inherits them; one that needs
+/// such a variable is given it.
+pub const SECRET_VARIABLES: [&str; 7] = [
+    "POSTGRES_PASSWORD",
+    "REPMGR_PASSWORD",
+    "REPMGR_STREAMING_PASSWORD",
+    "BARMAN_PASSWORD",
+    "BARMAN_STREAMING_PASSWORD",
+    "PGHERD_ETCD_PASSWORD",
+    "PGHERD_CONTROL_TOKEN",
+];
 
 /// A program about to be started, and as whom and in which surroundings.
 pub struct Program {
@@ -126,13 +139,14 @@ impl Output {
 
 impl Program {
     /// A run of `program`, a path or a name to be found on `PATH`. It inherits
-    /// our environment and works in our directory, as us, with an empty
-    /// standard input, unless told otherwise.
+    /// our environment without its secrets and works in our directory, as us,
+    /// with an empty standard input, unless told otherwise.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref();
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let mut command = Command::new(program);
         command.env_remove("NOTIFY_SOCKET");
+        SECRET_VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
         Program {
             name: program.to_string_lossy().into_owned(),
             command,

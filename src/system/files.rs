@@ -1,9 +1,14 @@
 //! Files and directories, written whole and only when they change.
+//!
+//! Postgres' and barman's directories are theirs: a superuser of the database can put a link to
+//! anything there. So root does nothing by path where others may write: it acts with the owner's
+//! rights ([`acting_as`]), to which such a link gives nothing.
 
 use super::account::Account;
-use std::fs::{self, File, Permissions};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// What failed, and on which path.
@@ -22,6 +27,25 @@ pub fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> File
     move |source| FileError { verb, path, source }
 }
 
+/// Runs `act` with the file rights of `account`: what it makes is theirs, and what they may not
+/// touch, it cannot. Of this thread alone, so nothing may be awaited inside. As it is for who is
+/// not root. See setfsuid(2); the capabilities over files go and come with the number.
+pub fn acting_as<T>(account: &Account, act: impl FnOnce() -> T) -> T {
+    struct Restore(Uid, Gid);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            setfsuid(self.0);
+            setfsgid(self.1);
+        }
+    }
+    if !we_are_root() {
+        return act();
+    }
+    let group = setfsgid(account.gid);
+    let _restore = Restore(setfsuid(account.uid), group);
+    act()
+}
+
 /// Afterwards `path` holds `content`, with this mode and owner, or is as it was before.
 /// Says whether anything had to change.
 pub fn ensure_file(
@@ -30,28 +54,44 @@ pub fn ensure_file(
     mode: u32,
     owner: &Account,
 ) -> Result<bool, FileError> {
-    if let Ok(meta) = fs::metadata(path)
+    let ensure = || ensure_file_here(path, content.as_bytes(), mode, owner);
+    match only_root_writes(path.parent()) {
+        true => ensure(),
+        false => acting_as(owner, ensure),
+    }
+    .map_err(failed("write", path))
+}
+
+fn ensure_file_here(path: &Path, content: &[u8], mode: u32, owner: &Account) -> io::Result<bool> {
+    if let Ok(meta) = fs::symlink_metadata(path)
+        && meta.is_file()
         && meta.permissions().mode() & 0o7777 == mode
         && (!we_are_root() || meta.uid() == owner.uid.as_raw())
-        && fs::read(path).is_ok_and(|present| present == content.as_bytes())
+        && fs::read(path).is_ok_and(|present| present == content)
     {
         return Ok(false);
     }
     let beside = beside(path);
     let write = || -> io::Result<()> {
         let _ = fs::remove_file(&beside);
-        let mut file = File::create_new(&beside)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        if we_are_root() && file.metadata()?.uid() != owner.uid.as_raw() {
+            fchown(&file, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
+        }
         file.set_permissions(Permissions::from_mode(mode))?;
-        give(&beside, owner)?;
-        file.write_all(content.as_bytes())?;
+        file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&beside, path)
     };
-    write().map_err(|source| {
-        let _ = fs::remove_file(&beside);
-        failed("write", path)(source)
-    })?;
+    write().inspect_err(|_| drop(fs::remove_file(&beside)))?;
     Ok(true)
+}
+
+/// Nobody but root can put a link into this directory, or anything else.
+fn only_root_writes(directory: Option<&Path>) -> bool {
+    directory
+        .and_then(|directory| fs::metadata(directory).ok())
+        .is_some_and(|meta| meta.uid() == 0 && meta.permissions().mode() & 0o022 == 0)
 }
 
 /// Where [`ensure_file`] writes what it then renames to `path`: a crash in between leaves it.
@@ -62,35 +102,48 @@ pub fn beside(path: &Path) -> PathBuf {
 }
 
 /// Afterwards `path` is a directory with this mode and owner. Its parents are made as needed,
-/// with the same owner and open to read.
+/// with the same owner and open to read. One that is there and another's is taken over if it is
+/// empty; with something in it, it is not ours to take, and that is an error.
 pub fn ensure_directory(path: &Path, mode: u32, owner: &Account) -> Result<(), FileError> {
-    if !path.is_dir() {
+    if !path.exists() {
         if let Some(parent) = path.parent()
             && !parent.exists()
         {
             ensure_directory(parent, 0o755, owner)?;
         }
-        fs::create_dir(path).map_err(failed("create", path))?;
+        let made = match only_root_writes(path.parent()) {
+            true => fs::create_dir(path),
+            false => acting_as(owner, || fs::create_dir(path)),
+        };
+        made.map_err(failed("create", path))?;
     }
-    let meta = fs::metadata(path).map_err(failed("read", path))?;
-    if we_are_root() && (meta.uid(), meta.gid()) != (owner.uid.as_raw(), owner.gid.as_raw()) {
-        give(path, owner).map_err(failed("change the owner of", path))?;
+    // From here on by descriptor: nobody can put a link in between.
+    let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let directory = opened.map_err(failed("use the directory", path))?;
+    let meta = directory.metadata().map_err(failed("read", path))?;
+    if we_are_root() && meta.uid() != owner.uid.as_raw() {
+        let mut entries = fs::read_dir(path).map_err(failed("read", path))?;
+        if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) {
+            let why = format!(
+                "it belongs to uid {} and is not empty; give it to uid {} (chown {2} {3}), or name \
+                 another directory",
+                meta.uid(),
+                owner.uid,
+                owner.uid,
+                path.display()
+            );
+            return Err(failed("take over", path)(io::Error::other(why)));
+        }
+        fchown(&directory, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
+            .map_err(failed("change the owner of", path))?;
     }
-    let ours = meta.uid() == nix::unistd::geteuid().as_raw() || we_are_root();
+    let ours = we_are_root() || meta.uid() == nix::unistd::geteuid().as_raw();
     if ours && meta.permissions().mode() & 0o7777 != mode {
         let permissions = Permissions::from_mode(mode);
-        fs::set_permissions(path, permissions).map_err(failed("change the mode of", path))?;
+        directory.set_permissions(permissions).map_err(failed("change the mode of", path))?;
     }
     Ok(())
-}
-
-/// Afterwards `path` belongs to `owner`.
-pub fn ensure_owner(path: &Path, owner: &Account) -> Result<(), FileError> {
-    let meta = fs::metadata(path).map_err(failed("read", path))?;
-    if (meta.uid(), meta.gid()) == (owner.uid.as_raw(), owner.gid.as_raw()) {
-        return Ok(());
-    }
-    give(path, owner).map_err(failed("change the owner of", path))
 }
 
 /// The text of a configuration file, with the newline at its end that cron insists on and that
@@ -143,11 +196,4 @@ pub fn is_mount_point(path: &Path) -> bool {
 
 fn we_are_root() -> bool {
     nix::unistd::geteuid().is_root()
-}
-
-fn give(path: &Path, owner: &Account) -> io::Result<()> {
-    if we_are_root() {
-        chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file that one process at a time may hold. Let go by dropping it, or by dying.
@@ -52,8 +53,9 @@ pub enum LockError {
 impl FileLock {
     /// Locks `path`, which is made if need be and names `holder` afterwards.
     pub fn acquire(path: &Path, holder: &str) -> Result<Self, LockError> {
-        let opened =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let opened = options.custom_flags(nix::libc::O_NOFOLLOW).open(path);
         let mut lock = flock(opened.map_err(unusable(path))?, path)?;
         let mut sign = || {
             lock.set_len(0)?;
@@ -66,15 +68,17 @@ impl FileLock {
 }
 
 impl VolumeLock {
-    /// Locks `file` for `holder`, and the data directory itself where it exists: it may be on
-    /// another volume than the file.
-    pub fn acquire(file: &Path, holder: &str, pgdata: &Path) -> Result<Self, LockError> {
-        let mut locks = vec![FileLock::acquire(file, holder)?];
-        if pgdata.is_dir() {
-            let directory = File::open(pgdata).map_err(unusable(pgdata))?;
-            locks.push(FileLock(flock(directory, pgdata)?));
-        }
-        Ok(VolumeLock { locks })
+    /// Locks `file` for `holder`.
+    pub fn acquire(file: &Path, holder: &str) -> Result<Self, LockError> {
+        Ok(VolumeLock { locks: vec![FileLock::acquire(file, holder)?] })
+    }
+
+    /// Locks the data directory too, which is there: it may be on another volume than the file,
+    /// and then the file is another one in each container.
+    pub fn hold_directory(&mut self, pgdata: &Path) -> Result<(), LockError> {
+        let directory = File::open(pgdata).map_err(unusable(pgdata))?;
+        self.locks.push(FileLock(flock(directory, pgdata)?));
+        Ok(())
     }
 
     /// What Postgres must inherit.
@@ -106,15 +110,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_holder_is_refused_and_told_who_has_it() {
+    fn a_second_holder_is_refused_by_the_file_or_by_the_directory() {
         let dir = std::env::temp_dir().join(format!("pgherd-lock-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let file = dir.join("lock");
-        let first = VolumeLock::acquire(&file, "node1 in container abc", &dir).unwrap();
-        let refused = VolumeLock::acquire(&file, "node2", &dir).unwrap_err();
+        let mut first = VolumeLock::acquire(&file, "node1 in container abc").unwrap();
+        first.hold_directory(&dir).unwrap();
+        let refused = VolumeLock::acquire(&file, "node2").unwrap_err();
         assert!(refused.to_string().contains("node1 in container abc"), "{refused}");
+
+        let elsewhere = dir.join("lock-on-another-volume");
+        let mut second = VolumeLock::acquire(&elsewhere, "node2").unwrap();
+        second.hold_directory(&dir).unwrap_err();
+
         drop(first);
-        VolumeLock::acquire(&file, "node2", &dir).unwrap();
+        VolumeLock::acquire(&file, "node2").unwrap();
+        second.hold_directory(&dir).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

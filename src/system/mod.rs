@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod child;
+pub mod error;
 pub mod files;
 pub mod lent_name;
 pub mod lock;

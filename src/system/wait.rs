@@ -1,4 +1,5 @@
-//! Waiting for a condition. The only module that sleeps.
+//! Waiting for a condition. The only module that sleeps; the end of a child has a timer of its own
+//! in `child/process.rs`.
 
 use std::time::Duration;
 use tokio::time::Instant;

@@ -1,5 +1,5 @@
 -- barman's ordinary connection, to the database postgres.
-ALTER ROLE barman NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE barman LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 -- `barman check` and `barman backup` compare the server's settings and its replication slots.
 GRANT pg_read_all_settings, pg_read_all_stats TO barman;
 -- `backup --immediate-checkpoint` and `switch-wal --force`.

@@ -1,2 +1,2 @@
 -- The standbys' walreceivers and slots, and `standby clone`. Replication only.
-ALTER ROLE repmgr_streaming NOSUPERUSER NOCREATEDB NOCREATEROLE REPLICATION NOBYPASSRLS;
+ALTER ROLE repmgr_streaming LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE REPLICATION NOBYPASSRLS;

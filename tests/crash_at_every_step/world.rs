@@ -1,6 +1,6 @@
 //! The model: a container, its volume, and what each step does to them.
 
-use pgherd::cluster::{ControlData, SystemIdentifier, Timeline};
+use pgherd::cluster::{ControlData, Timeline};
 use pgherd::scenario::{DataDirectory, Situation, Step};
 use pgherd::service::{Durability, Listen, ServiceName};
 use pgherd::settings::Settings;
@@ -207,19 +207,17 @@ impl World {
     }
 
     pub(crate) fn situation(&self) -> Situation {
-        let control = ControlData {
-            system_identifier: SystemIdentifier(1),
-            timeline: Timeline(1),
-            shut_down: false,
-            checksums: true,
-        };
+        let control = ControlData { timeline: Timeline(1), shut_down: false };
         Situation {
             data_directory: match &self.data {
                 None => DataDirectory::Empty,
                 Some(data) if data.marked => DataDirectory::Unfinished,
-                Some(Data { initialised: true, garbage: false, .. }) => {
-                    DataDirectory::Cluster { standby: false, control }
-                }
+                Some(Data { initialised: true, garbage: false, .. }) => DataDirectory::Cluster {
+                    standby: false,
+                    made_here: true,
+                    has_pid_file: false,
+                    control,
+                },
                 Some(_) => DataDirectory::Broken { reason: "half of a cluster".to_owned() },
             },
             major: 17,

@@ -8,6 +8,7 @@
 
 mod cases;
 mod container;
+mod node_half;
 mod roles;
 
 use std::panic::catch_unwind;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     }
     let wanted: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let mut failed = Vec::new();
-    for (name, case) in cases::ALL {
+    for (name, case) in cases::ALL.iter().chain(node_half::ALL) {
         if wanted.is_empty() || wanted.iter().any(|part| name.contains(*part)) {
             println!("test {name} ...");
             nix::unistd::alarm::set(CASE_SECONDS_MAX);

@@ -3,7 +3,7 @@
 use crate::container::{children, command};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{ForkResult, Pid, fork, getpgrp, getppid, setsid, tcgetpgrp};
+use nix::unistd::{ForkResult, Pid, fork, getpgrp, getppid, pause, setsid, tcgetpgrp};
 use pgherd::pid1::{self, InitOptions, MainChild};
 use pgherd::system::output::Format;
 use pgherd::system::signals::{self, Caught};
@@ -127,6 +127,11 @@ fn node(end: &str, services: &[String]) -> ExitCode {
             unreachable!()
         }
         "panics" => panic!("as the test wants it"),
+        "takes-signals" => {
+            SigSet::empty().thread_set_mask().unwrap();
+            pause();
+            unreachable!("one of them ends it")
+        }
         status => ExitCode::from(status.parse::<u8>().unwrap()),
     }
 }

@@ -10,4 +10,5 @@ mod killed_at_each_step;
 mod master_first_start;
 mod master_goes_on;
 mod official_image;
+mod one_writer;
 mod secrets;

@@ -220,6 +220,20 @@ fn none_is_to_be_seen(node: &Container, prefix: &str) {
     }
 }
 
+#[test]
+#[ignore = "needs docker: make test"]
+fn a_script_of_the_operators_is_given_the_superusers_password_and_no_other() {
+    let passwords = ROLES.map(|(variable, role, _)| (variable, role));
+    let node = Recipe::node("node1").envs(passwords).create();
+    let names = "env | sed -n 's/^\\([A-Z_]*PASSWORD\\)=.*/has \\1/p' | sort\n";
+    node.put("/docker-entrypoint-initdb.d/names.sh", names, 0o644).start_again();
+    node.await_ready();
+    let log = node.log();
+    let has: Vec<_> = log.lines().filter_map(|line| line.split_once("initdb.d | has ")).collect();
+    let has: Vec<_> = has.iter().map(|(_, name)| *name).collect();
+    assert_eq!(has, ["PGPASSWORD", "POSTGRES_PASSWORD"], "{log}");
+}
+
 /// Asks from the machine itself, with `source` as the sender: an address that is in none of the
 /// node's own networks. Says what the server answers to a log-in.
 fn ask_from(

@@ -143,6 +143,31 @@ fn no_two_services_share_a_port() {
 }
 
 #[test]
+fn no_service_is_given_what_is_postgres() {
+    let line = refusal(&[("BARMAN_BACKUP_DIR", "/var/lib/postgresql/")]);
+    assert_eq!(
+        line,
+        "BARMAN_BACKUP_DIR is \"/var/lib/postgresql/\", which is or contains POSTGRES_DATA_DIR. \
+         pgherd gives it to the user barman, with a mode of its own, so choose a directory that has \
+         nothing else in it."
+    );
+    for (variable, path) in [
+        ("BARMAN_BACKUP_DIR", "/var/lib/postgresql/17"),
+        ("BARMAN_BACKUP_DIR", "/var/lib/postgresql/data/backups"),
+        ("BARMAN_CONFIG_DIR", "/var/lib/postgresql"),
+        ("REPMGR_CONFIG_DIR", "/var/lib/postgresql/pgherd"),
+    ] {
+        refusal(&[(variable, path)]);
+    }
+    for path in ["/srv/pg", "/srv/pg/main", "/srv/pg/main/backups", "/srv"] {
+        refusal(&[("PGDATA", "/srv/pg/main"), ("BARMAN_BACKUP_DIR", path)]);
+    }
+    let beside = [("PGDATA", "/srv/pg/main"), ("BARMAN_BACKUP_DIR", "/srv/pg/main2")];
+    assert!(read_pairs(&beside).is_ok());
+    assert!(read_pairs(&[("BARMAN_BACKUP_DIR", "/var/lib/postgresql/backups")]).is_ok());
+}
+
+#[test]
 fn what_kubernetes_injects_for_a_service_named_postgres_is_explained() {
     let line = refusal(&[("POSTGRES_PORT", "tcp://10.0.0.5:5432")]);
     assert!(line.contains("enableServiceLinks") && line.contains("set POSTGRES_PORT yourself"));

@@ -2,11 +2,13 @@
 //! the answer to "what may it hold?", and never repeats the value, which may have a secret in it.
 
 mod barman;
+mod directories;
 mod postgres;
 mod restore;
 mod words;
 
 pub use barman::{Retention, Schedule, WindowUnit};
+pub(super) use directories::{BackupDir, ConfigDir};
 pub(super) use postgres::{
     DatabaseName, HostAuthMethod, InitdbArgs, OomScore, RoleName, TOOL_ROLES,
 };
