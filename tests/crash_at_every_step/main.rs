@@ -187,7 +187,7 @@ fn the_model_notices_a_plan_that_is_wrong() {
             |stages| {
                 let restart = stages.iter().all(|one| !one.steps.contains(&Step::RunInitHooks));
                 put_before(stages, restart.then_some(Step::RunInitHooks), |step| {
-                    matches!(step, Step::EnsureSuperuserPassword)
+                    matches!(step, Step::EnsureRole { .. })
                 });
             },
             "consumers see a half-made database",
