@@ -128,6 +128,7 @@ impl Hands {
         let scenario = plan.scenario.title();
         let stages = plan.stages.len();
         info!("{scenario}");
+        let mut kept = KeptSession::default();
         let mut step_number = 0;
         let mut undone = Vec::new();
         for (number, stage) in (1..).zip(&plan.stages) {
@@ -138,7 +139,7 @@ impl Hands {
                 step_number += 1;
                 self.hold(step_number, step).await;
                 let began = Instant::now();
-                if let Err(source) = self.take(step).await {
+                if let Err(source) = self.take(step, &mut kept).await {
                     let step_words = step.to_string();
                     let failed = PlanError { stage: number, scenario, step: step_words, source };
                     if !(step.may_wait() && self.serves_again(plan)) {
@@ -149,6 +150,7 @@ impl Hands {
                 debug!("step {step_number} took {} ms: {step}", began.elapsed().as_millis());
             }
         }
+        kept.close().await;
         Ok(undone)
     }
 
@@ -168,7 +170,7 @@ impl Hands {
         }
     }
 
-    async fn take(&self, step: &Step) -> Result<(), StepError> {
+    async fn take(&self, step: &Step, kept: &mut KeptSession) -> Result<(), StepError> {
         let Hands { settings, layout, identity, postgres: account, .. } = self;
         match step {
             Step::DiscardUnfinished { .. } => {
@@ -188,6 +190,7 @@ impl Hands {
                 self.start_postgres(*listen, *durability).await?;
             }
             Step::StopPostgres => {
+                kept.close().await;
                 self.supervisor.stop_postgres(Shutdown::Fast).await;
                 let bin = &layout.bin_dir;
                 let control = postgres::control_data(bin, &layout.pgdata, account).await?;
@@ -204,29 +207,24 @@ impl Hands {
                 }
             }
             Step::EnsureSuperuserPassword => {
-                let session = self.session("postgres").await?;
                 let postgres = &settings.postgres;
+                let session = kept.to(self, "postgres").await?;
                 session.ensure_role(&postgres.user, &postgres.password).await?;
-                session.close().await;
             }
             Step::EnsureRole { role } => {
-                let session = self.session("postgres").await?;
+                let session = kept.to(self, "postgres").await?;
                 session.ensure_role(role, self.password_of(role)).await?;
                 session.run(&format!("give role {role} its privileges"), privileges(role)).await?;
-                session.close().await;
             }
             Step::EnsureDatabase { name } => {
-                let session = self.session("postgres").await?;
-                session.ensure_database(name).await?;
-                session.close().await;
+                kept.to(self, "postgres").await?.ensure_database(name).await?;
             }
             Step::EnsureRepmgrExtension => {
                 let sql = include_str!("../templates/sql/database-repmgr.sql");
-                let session = self.session("repmgr").await?;
-                session.run("create extension repmgr", sql).await?;
-                session.close().await;
+                kept.to(self, "repmgr").await?.run("create extension repmgr", sql).await?;
             }
             Step::RunInitHooks => {
+                kept.close().await; // A script may rename or drop what we would sit in.
                 let ran = postgres::hooks::run(settings, layout, account, &self.output).await?;
                 if ran > 0 {
                     info!("{ran} files of {} ran", layout.init_hooks.display());
@@ -236,7 +234,7 @@ impl Hands {
                 repmgr::write_conf(settings, layout, identity, account)?;
                 write_node_id(layout, identity.id, account)?;
             }
-            Step::RegisterPrimary => self.register_primary().await?,
+            Step::RegisterPrimary => self.register_primary(kept.to(self, "repmgr").await?).await?,
             Step::WriteBarmanConf => {
                 let primary = &identity.address;
                 let passfile = repmgr::passfile;
@@ -256,6 +254,7 @@ impl Hands {
     ) -> Result<(), StepError> {
         let Hands { settings, layout, postgres: account, .. } = self;
         postgres::leftovers::ensure_none().await?;
+        acting_as(account, || postgres::remove_stale_socket(layout, listen))?;
         let mut server = postgres::server(layout, account, &self.flags, listen, durability);
         for fd in self.lock.descriptors() {
             let fd = fd.try_clone_to_owned().map_err(failed("keep the lock of", &layout.pgdata))?;
@@ -271,9 +270,8 @@ impl Hands {
         Ok(())
     }
 
-    async fn register_primary(&self) -> Result<(), StepError> {
+    async fn register_primary(&self, session: &Session) -> Result<(), StepError> {
         let Hands { settings, layout, identity, postgres: account, .. } = self;
-        let session = self.session("repmgr").await?;
         let recorded = repmgr::is_recorded_sql(settings, layout, identity);
         if session.is_true("look this node up in repmgr.nodes", &recorded).await? {
             return Ok(());
@@ -286,9 +284,7 @@ impl Hands {
         repmgr::register_primary(settings, layout, identity, account, sockets, listen.port())
             .await?;
         let address = repmgr::recorded_address_sql(layout, identity);
-        session.run("record this node's address", &address).await?;
-        session.close().await;
-        Ok(())
+        Ok(session.run("record this node's address", &address).await?)
     }
 
     fn supervise(&self, service: ServiceName) {
@@ -305,7 +301,7 @@ impl Hands {
     }
 
     /// A connection to our own server, wherever it listens now.
-    pub async fn session(&self, database: &str) -> Result<Session, StepError> {
+    async fn session(&self, database: &str) -> Result<Session, StepError> {
         let listen = self.supervisor.listening().ok_or(StepError::NoServer)?;
         Ok(Session::open(&self.settings, &self.layout, listen, database).await?)
     }
@@ -318,6 +314,33 @@ impl Hands {
             "barman" => &barman.password,
             "barman_streaming" => &barman.streaming_password,
             other => unreachable!("no plan asks for role {other}"),
+        }
+    }
+}
+
+/// The connection that one step leaves to the next: a backend that starts costs a few
+/// milliseconds of a machine that has other things to do at a start.
+#[derive(Default)]
+struct KeptSession(Option<(&'static str, Session)>);
+
+impl KeptSession {
+    /// A connection to `database`.
+    async fn to(&mut self, hands: &Hands, database: &'static str) -> Result<&Session, StepError> {
+        let fits = |(open, session): &(&str, Session)| *open == database && !session.is_closed();
+        let kept = match self.0.take() {
+            Some(kept) if fits(&kept) => kept,
+            other => {
+                self.0 = other;
+                self.close().await;
+                (database, hands.session(database).await?)
+            }
+        };
+        Ok(&self.0.insert(kept).1)
+    }
+
+    async fn close(&mut self) {
+        if let Some((_, session)) = self.0.take() {
+            session.close().await;
         }
     }
 }

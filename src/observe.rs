@@ -10,6 +10,7 @@ use crate::repmgr::Identity;
 use crate::scenario::{DataDirectory, PortInUse, Refusal, Situation};
 use crate::settings::Settings;
 use crate::system::account::{Account, AccountError};
+use crate::system::error::chain;
 use crate::system::files;
 use nix::unistd::{AccessFlags, access};
 use std::fs;
@@ -180,20 +181,24 @@ async fn data_directory(layout: &Layout, postgres: &Account) -> DataDirectory {
     }
 }
 
+/// Of a cluster that pgherd has had before, Postgres itself says best what is wrong with it;
+/// another's is looked at before it is taken over.
 async fn cluster(layout: &Layout, postgres: &Account) -> DataDirectory {
     let pgdata = &layout.pgdata;
     let has = |name: &str| is_there(&pgdata.join(name));
+    let standby = has("standby.signal") || has("recovery.signal");
+    if has(postgres::conf::FILE) {
+        return DataDirectory::Cluster { standby, made_here: true, may_be_in_use: false };
+    }
     match postgres::control_data(&layout.bin_dir, pgdata, postgres).await {
-        Ok(control) => DataDirectory::Cluster {
-            standby: has("standby.signal") || has("recovery.signal"),
-            made_here: has(postgres::conf::FILE),
-            has_pid_file: has("postmaster.pid"),
-            control,
-        },
-        Err(error) if error.is_about_the_cluster() => {
-            DataDirectory::Broken { reason: crate::system::error::chain(&error) }
+        Ok(control) => {
+            let may_be_in_use = has("postmaster.pid") && !control.shut_down;
+            DataDirectory::Cluster { standby, made_here: false, may_be_in_use }
         }
-        Err(error) => DataDirectory::Unreadable { reason: crate::system::error::chain(&error) },
+        Err(error) if error.is_about_the_cluster() => {
+            DataDirectory::Broken { reason: chain(&error) }
+        }
+        Err(error) => DataDirectory::Unreadable { reason: chain(&error) },
     }
 }
 

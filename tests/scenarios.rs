@@ -1,7 +1,6 @@
 //! The scenario engine from outside: which section applies, and what its plan says.
 //! `UPDATE_GOLDEN=1 cargo test --test scenarios` rewrites the plans; review the diff.
 
-use pgherd::cluster::{ControlData, Timeline};
 use pgherd::layout::{Layout, Means};
 use pgherd::scenario::{self, DataDirectory, Plan, PortInUse, Refusal, Scenario, Situation, Step};
 use pgherd::settings::{self, Settings};
@@ -105,12 +104,7 @@ fn a_refusal_names_the_thing_and_the_remedy() {
             [pgdata, "Permission denied", "nothing was changed", "uid 999 may read"],
         ),
         (
-            with(DataDirectory::Cluster {
-                standby: false,
-                made_here: false,
-                has_pid_file: true,
-                control: ControlData { shut_down: false, ..control() },
-            }),
+            with(DataDirectory::Cluster { standby: false, made_here: false, may_be_in_use: true }),
             &[],
             [pgdata, "may be running", "docker stop", "its own image"],
         ),
@@ -318,11 +312,7 @@ fn fine() -> Situation {
 }
 
 fn cluster(standby: bool) -> DataDirectory {
-    DataDirectory::Cluster { standby, made_here: true, has_pid_file: false, control: control() }
-}
-
-fn control() -> ControlData {
-    ControlData { timeline: Timeline(1), shut_down: true }
+    DataDirectory::Cluster { standby, made_here: true, may_be_in_use: false }
 }
 
 fn plan(settings: &Settings, means: Means, scenario: Scenario) -> Plan {

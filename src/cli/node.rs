@@ -177,7 +177,10 @@ async fn look_under_lock(
     if !layout.state_dir.exists() {
         look().await?; // What is refused is refused before anything is made.
     }
-    ensure_directory(&layout.state_dir, 0o700, postgres).map_err(|error| refused(&error))?;
+    if let Err(error) = ensure_directory(&layout.state_dir, 0o700, postgres) {
+        look().await?; // The cluster itself is likely to say better what is wrong.
+        return Err(refused(&error));
+    }
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder =
         format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());

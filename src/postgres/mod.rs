@@ -21,6 +21,7 @@ use crate::system::files::{self, FileError, acting_as, ensure_directory, ensure_
 use crate::system::lent_name::with_a_name;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -230,6 +231,30 @@ pub fn server(
         program = program.env("PG_GRANDPARENT_PID", pid);
     }
     program
+}
+
+/// Afterwards no socket is in the way that nobody listens on. Its lock file names the pid of a
+/// server of another life, which may be anybody's by now, and Postgres would give way to it.
+pub fn remove_stale_socket(layout: &Layout, listen: Listen) -> Result<(), FileError> {
+    let directory = match listen {
+        Listen::Technical { .. } => &layout.technical_socket_dir,
+        Listen::Consumer { .. } => &layout.socket_dir,
+    };
+    let socket = directory.join(format!(".s.PGSQL.{}", listen.port()));
+    if UnixStream::connect(&socket).is_ok() {
+        return Ok(()); // Somebody's, who shares the directory: Postgres says so.
+    }
+    let mut lock = socket.clone().into_os_string();
+    lock.push(".lock");
+    for file in [socket, lock.into()] {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("remove", &file)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The pid in `postmaster.pid`.

@@ -241,11 +241,7 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Scenario,
             reason: reason.clone(),
             expected: situation.postgres_uid,
         }),
-        // Another image's server may run at this moment, in a container that knows nothing of
-        // our lock, and its process id says nothing here.
-        DataDirectory::Cluster { made_here: false, has_pid_file: true, control, .. }
-            if !control.shut_down =>
-        {
+        DataDirectory::Cluster { may_be_in_use: true, .. } => {
             Err(Refusal::MaybeInUse { pgdata: pgdata() })
         }
         DataDirectory::Cluster { standby: true, .. } => {

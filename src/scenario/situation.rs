@@ -1,7 +1,6 @@
 //! The facts [`recognise`](super::recognise) may look at, gathered once at the start.
 
 use super::Refusal;
-use crate::cluster::ControlData;
 use crate::layout::Major;
 use std::path::PathBuf;
 
@@ -55,10 +54,9 @@ pub enum DataDirectory {
         standby: bool,
         /// pgherd has had it before, and then whoever uses it holds its lock.
         made_here: bool,
-        /// It has a `postmaster.pid`, as while a server runs, or after one was killed.
-        has_pid_file: bool,
-        /// From `pg_controldata`.
-        control: ControlData,
+        /// It was not made here, and its server was not shut down: it may run at this moment, in
+        /// a container that knows nothing of our lock, and its process id says nothing here.
+        may_be_in_use: bool,
     },
     /// A cluster of another major version.
     OtherMajor {

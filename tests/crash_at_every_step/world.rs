@@ -1,6 +1,5 @@
 //! The model: a container, its volume, and what each step does to them.
 
-use pgherd::cluster::{ControlData, Timeline};
 use pgherd::scenario::{DataDirectory, Situation, Step};
 use pgherd::service::{Durability, Listen, ServiceName};
 use pgherd::settings::Settings;
@@ -207,17 +206,13 @@ impl World {
     }
 
     pub(crate) fn situation(&self) -> Situation {
-        let control = ControlData { timeline: Timeline(1), shut_down: false };
         Situation {
             data_directory: match &self.data {
                 None => DataDirectory::Empty,
                 Some(data) if data.marked => DataDirectory::Unfinished,
-                Some(Data { initialised: true, garbage: false, .. }) => DataDirectory::Cluster {
-                    standby: false,
-                    made_here: true,
-                    has_pid_file: false,
-                    control,
-                },
+                Some(Data { initialised: true, garbage: false, .. }) => {
+                    DataDirectory::Cluster { standby: false, made_here: true, may_be_in_use: false }
+                }
                 Some(_) => DataDirectory::Broken { reason: "half of a cluster".to_owned() },
             },
             major: 17,
