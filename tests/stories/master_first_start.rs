@@ -275,8 +275,10 @@ fn a_stale_pid_file_whose_pid_is_somebody_elses_by_now_stops_no_start() {
         .start();
     node.await_ready().sql("CREATE TABLE kept AS SELECT 1 AS n").ok();
     node.signal("KILL").await_end();
-    for pid in ["1", "7"] {
+    for (pid, pid_of_socket) in [("1", "7"), ("7", "1")] {
         volume.shell(&format!("sed -i '1s/.*/{pid}/' /v/*/docker/postmaster.pid"));
+        let lock = format!("{pid_of_socket}\n/elsewhere\n1\n5432\n/var/run/postgresql\n");
+        node.put("/var/run/postgresql/.s.PGSQL.5432.lock", &lock, 0o644);
         node.start_again().await_ready();
         assert_eq!(node.sql("SELECT n FROM kept").ok(), "1");
         node.signal("KILL").await_end();
