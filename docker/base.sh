@@ -26,7 +26,8 @@ hooks=()
 merged=/usr/share/mmdebstrap/hooks/maybe-merged-usr
 [ -d "$merged" ] && hooks=(--hook-dir="$merged")
 
-# The sources stay in the image: what builds on it installs from the same suites, updates included.
+# Without a mirror named, mmdebstrap takes Debian's own, with a stable suite's updates and security. These
+# sources stay in the image: what builds on it installs from the same suites.
 # The path-excludes are those of the slim image: no manuals, no translations, but copyrights.
 # shellcheck disable=SC2016  # mmdebstrap's hooks expand $1 themselves
 if ! mmdebstrap --variant=minbase "${hooks[@]}" --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -37,11 +38,7 @@ if ! mmdebstrap --variant=minbase "${hooks[@]}" --dpkgopt='path-exclude=/usr/sha
   --customize-hook='printf "#!/bin/sh\nexit 101\n" >"$1/usr/sbin/policy-rc.d"' \
   --customize-hook='chmod 755 "$1/usr/sbin/policy-rc.d"' \
   --customize-hook='rm -rf "$1"/var/log/* "$1/var/cache/ldconfig/aux-cache" "$1/etc/hostname" "$1/etc/resolv.conf"' \
-  "$suite" - - 2>"$log" <<SOURCES |
-deb [signed-by=$keyring] http://deb.debian.org/debian $suite main
-deb [signed-by=$keyring] http://deb.debian.org/debian $suite-updates main
-deb [signed-by=$keyring] http://deb.debian.org/debian-security $suite-security main
-SOURCES
+  --keyring="$keyring" "$suite" - 2>"$log" |
   docker import --change 'CMD ["bash"]' --change 'LABEL pgherd=1' - "$image" >/dev/null
 then
   tail -n 20 "$log" >&2
