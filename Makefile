@@ -1,6 +1,9 @@
 # Thin on purpose: the work is in docker/*.sh and in cargo.
 PG ?= 17
 export PG
+# A file of compose/, without its ending.
+STACK ?= primary-standby
+export STACK
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help up down image test trials bench lint clean prerequisites
@@ -9,11 +12,11 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
 	  printf '%-12s %s\n' "$$target" "$$text"; done
 
-up: image ## build, start one node (compose/single.yml), wait until it serves
+up: image ## build, start a master, a slave and a node for backups, wait for them; STACK=single: one node
 	@docker/up.sh
 
-down: ## stop and remove the node; its data stays
-	@docker/compose.sh down
+down: ## stop and remove the nodes; their data stays
+	@docker/compose.sh down --remove-orphans
 
 image: prerequisites ## build pgherd:17 on Debian trixie; PG=15: pgherd:15 on bookworm
 	@docker/image.sh $(PG)
@@ -24,7 +27,7 @@ test: prerequisites lint ## lints, tests, and the stories in containers of both 
 trials: prerequisites lint ## the same with the long stories
 	@PGHERD_TRIALS=1 docker/test.sh
 
-bench: image ## time to the first query, memory, CPU
+bench: image ## time to the first query and to streaming, memory, CPU; BENCH_BIG=1: with 4 GB, too
 	cargo bench --locked --bench start
 
 lint: ## formatting, clippy, the shell scripts

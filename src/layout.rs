@@ -1,6 +1,7 @@
 //! Where things are: every path the program reads or writes, in one place.
 
-use crate::settings::Settings;
+use crate::service::Listen;
+use crate::settings::{NodeKind, Settings};
 use std::path::{Path, PathBuf};
 
 /// A major version of PostgreSQL, such as 17.
@@ -15,6 +16,8 @@ pub struct Layout {
     pub bin_dir: PathBuf,
     /// The database cluster.
     pub pgdata: PathBuf,
+    /// Where a copy of another node's cluster is made and put into place.
+    pub work: Work,
     /// pgherd's own state, on the volume: the lock, the node's id.
     pub state_dir: PathBuf,
     /// What lives as long as the container: password files, the technical socket.
@@ -37,6 +40,8 @@ pub struct Layout {
     pub barman_global_conf: PathBuf,
     /// barman's configuration of this cluster.
     pub barman_conf: PathBuf,
+    /// Whom a `restore_command` asks for WAL, and what it shows them; the user postgres reads it.
+    pub archive_sources: PathBuf,
     /// Lines written here by cron's jobs come out of the container's log.
     pub barman_log_pipe: PathBuf,
     /// cron's table.
@@ -49,6 +54,46 @@ pub struct Layout {
     pub operator_hba: PathBuf,
 }
 
+/// Where a copy is made while what is in the data directory stays. On the same file system, so that
+/// what is complete is moved and not copied. Their names are a journal: what is there says how far
+/// the last start came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Being made: nothing is lost with it.
+    pub clone: PathBuf,
+    /// Complete and on the disk. What is in the data directory moves to `old`.
+    pub cloned: PathBuf,
+    /// The data directory is empty, and this moves in, `PG_VERSION` last.
+    pub moving_in: PathBuf,
+    /// What was in the data directory before, until its replacement streams.
+    pub old: PathBuf,
+}
+
+impl Work {
+    /// Beside the data directory; inside, where that is a mount point of its own.
+    pub fn of(pgdata: &Path, is_mount_point: bool) -> Self {
+        let name = |what: &str| match (is_mount_point, pgdata.file_name()) {
+            (false, Some(name)) => {
+                let mut beside = name.to_owned();
+                beside.push(format!(".{what}"));
+                pgdata.with_file_name(beside)
+            }
+            _ => pgdata.join(format!("pgherd.{what}")),
+        };
+        Work {
+            clone: name("clone"),
+            cloned: name("cloned"),
+            moving_in: name("moving-in"),
+            old: name("old"),
+        }
+    }
+
+    /// All four.
+    pub fn all(&self) -> [&Path; 4] {
+        [&self.clone, &self.cloned, &self.moving_in, &self.old]
+    }
+}
+
 /// What the user that the container runs as allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Means {
@@ -59,18 +104,25 @@ pub enum Means {
 }
 
 impl Layout {
-    /// The paths that follow from `settings` for a cluster in `pgdata`.
-    pub fn new(settings: &Settings, major: Major, pgdata: PathBuf) -> Self {
-        let run_dir = PathBuf::from("/run/pgherd");
+    /// The paths that follow from `settings` for a cluster in `pgdata`, which may be a mount point.
+    pub fn new(
+        settings: &Settings,
+        major: Major,
+        pgdata: PathBuf,
+        pgdata_is_mount_point: bool,
+    ) -> Self {
+        let run_dir = run_dir();
         let technical_socket_dir = run_dir.join("technical");
         Layout {
             major,
             bin_dir: format!("/usr/lib/postgresql/{major}/bin").into(),
+            work: Work::of(&pgdata, pgdata_is_mount_point),
             pgdata,
             state_dir: state_dir(settings),
             socket_dir: "/var/run/postgresql".into(),
             postgres_passfile: run_dir.join("pgpass"),
             barman_passfile: run_dir.join("barman.pgpass"),
+            archive_sources: archive_sources(),
             barman_log_pipe: run_dir.join("barman.log"),
             repmgr_conf_link: "/etc/repmgr.conf".into(),
             repmgr_conf: settings.repmgr.config_dir.join("repmgr.conf"),
@@ -91,6 +143,26 @@ impl Layout {
         self.bin_dir.join(name)
     }
 
+    /// The directory of the socket where Postgres listens.
+    pub fn socket_dir_of(&self, listen: Listen) -> &Path {
+        match listen {
+            Listen::Technical { .. } => &self.technical_socket_dir,
+            Listen::Consumer { .. } => &self.socket_dir,
+        }
+    }
+
+    /// Present while `pg_rewind` works: whoever finds it knows that the data directory is half of
+    /// one history and half of another, whatever its own files say. Outside of it, for `pg_rewind`
+    /// removes what it does not know.
+    pub fn rewinding_marker(&self) -> PathBuf {
+        self.state_dir.join("rewinding")
+    }
+
+    /// Whom this node has last known as members of its cluster.
+    pub fn members(&self) -> PathBuf {
+        self.state_dir.join("members.json")
+    }
+
     /// Present in a data directory from before `initdb` until its first start is complete.
     /// Whoever finds it knows that nobody was ever served from this directory.
     pub fn unfinished_marker(&self) -> PathBuf {
@@ -98,8 +170,22 @@ impl Layout {
     }
 }
 
+/// See [`Layout::run_dir`].
+fn run_dir() -> PathBuf {
+    PathBuf::from("/run/pgherd")
+}
+
+/// See [`Layout::archive_sources`]: where whoever has no settings looks.
+pub fn archive_sources() -> PathBuf {
+    run_dir().join("archive.json")
+}
+
 /// pgherd's own directory on the volume.
 pub fn state_dir(settings: &Settings) -> PathBuf {
+    if settings.herd.kind == NodeKind::Backup {
+        // It has no other volume.
+        return settings.barman.backup_dir.join(".pgherd");
+    }
     settings.postgres.data_dir.join("pgherd")
 }
 

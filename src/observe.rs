@@ -2,13 +2,14 @@
 //! `pgherd plan` may use it beside a running server.
 
 use crate::barman;
-use crate::cluster::{Address, NodeId};
+use crate::cluster::{Address, ControlData, GivenUp, NodeId, Role};
 use crate::execute::read_node_id;
-use crate::layout::{self, Layout, Major, Means};
-use crate::postgres;
-use crate::repmgr::Identity;
-use crate::scenario::{DataDirectory, PortInUse, Refusal, Situation};
-use crate::settings::Settings;
+use crate::layout::{self, Layout, Major, Means, Work};
+use crate::members::{self, AsOf, Memory};
+use crate::postgres::copy::{self, Left};
+use crate::postgres::{self, PostgresError};
+use crate::scenario::{Cluster, DataDirectory, Ourselves, PortInUse, Refusal, Situation};
+use crate::settings::{NodeKind, Settings};
 use crate::system::account::{Account, AccountError};
 use crate::system::error::chain;
 use crate::system::files;
@@ -20,12 +21,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What stays as it is for the life of the container.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Bearings {
     /// Where things are.
     pub layout: Layout,
-    /// Who this node is.
-    pub identity: Identity,
+    /// repmgr's number of this node. None where the cluster has to give it one.
+    pub id: Option<NodeId>,
+    /// Where the others, and consumers, find it.
+    pub address: Address,
     /// What the container's user allows.
     pub means: Means,
     /// Whom Postgres and repmgr run as.
@@ -56,6 +59,20 @@ pub enum Ports {
     Ours,
 }
 
+/// Whether the other members are asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Asking<'a> {
+    /// What is on the disk is enough to refuse.
+    Nobody,
+    /// What is done depends on them.
+    Everybody {
+        /// This node's own [`Report::instance`](crate::cluster::Report).
+        instance: &'a str,
+        /// A person has said that whoever is silent is gone.
+        leads_alone: bool,
+    },
+}
+
 /// Who and where we are.
 pub fn bearings(settings: &Settings) -> Result<Bearings, ObserveError> {
     let ourselves = Account::current();
@@ -65,9 +82,15 @@ pub fn bearings(settings: &Settings) -> Result<Bearings, ObserveError> {
         (Means::OneAccount, ourselves.clone(), ourselves.clone())
     };
     let major = major().ok_or(ObserveError::NoPostgres)?;
-    let layout = Layout::new(settings, major, pgdata(settings, major));
-    let identity = identity(settings, &layout);
-    Ok(Bearings { layout, identity, means, postgres, barman, ourselves })
+    let pgdata = pgdata(settings, major);
+    let is_mount_point = files::is_mount_point(&pgdata);
+    let layout = Layout::new(settings, major, pgdata, is_mount_point);
+    let repmgr = &settings.repmgr;
+    // Once given it is kept: repmgr's records and the other nodes know it.
+    let id =
+        read_node_id(&layout.state_dir).or(repmgr.node_id).or_else(|| repmgr.node_id_from_name());
+    let address = address(settings);
+    Ok(Bearings { layout, id, address, means, postgres, barman, ourselves })
 }
 
 /// The newest PostgreSQL in the image; an image of ours has one.
@@ -92,7 +115,11 @@ fn is_absence(error: &io::Error) -> bool {
 fn pgdata(settings: &Settings, major: Major) -> PathBuf {
     let candidates = layout::pgdata_candidates(settings, major);
     let has_cluster = |path: &&PathBuf| {
-        is_there(&path.join("PG_VERSION")) || is_there(&layout::unfinished_marker(path))
+        let work = Work::of(path, files::is_mount_point(path));
+        is_there(&path.join("PG_VERSION"))
+            || is_there(&layout::unfinished_marker(path))
+            || is_there(&work.cloned)
+            || is_there(&work.moving_in)
     };
     let ours = candidates.iter().find(has_cluster).cloned();
     ours.or_else(|| of_another_major(settings)).unwrap_or_else(|| candidates[0].clone())
@@ -119,26 +146,57 @@ fn of_another_major(settings: &Settings) -> Option<PathBuf> {
     clusters.pop()
 }
 
-fn identity(settings: &Settings, layout: &Layout) -> Identity {
-    let repmgr = &settings.repmgr;
-    // Once given it is kept: repmgr's records and the other nodes know it.
-    let id = read_node_id(&layout.state_dir)
-        .or(repmgr.node_id)
-        .or_else(|| repmgr.node_id_from_name())
-        .unwrap_or(NodeId::FIRST);
-    let host = repmgr.node_address.clone().unwrap_or_else(|| {
+fn address(settings: &Settings) -> Address {
+    let host = settings.repmgr.node_address.clone().unwrap_or_else(|| {
         let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         name.unwrap_or_else(|| "localhost".to_owned())
     });
-    let address = Address { host, port: settings.postgres.port };
-    Identity { id, name: repmgr.node_name.clone(), address }
+    Address { host, port: settings.postgres.port }
 }
 
 /// What a start would find. For a start it is asked under the volume's lock.
-pub async fn situation(settings: &Settings, bearings: &Bearings, ports: Ports) -> Situation {
-    let Bearings { layout, postgres, .. } = bearings;
+pub async fn situation(
+    settings: &Settings,
+    bearings: &Bearings,
+    ports: Ports,
+    asking: Asking<'_>,
+) -> Situation {
+    let Bearings { layout, postgres, address, .. } = bearings;
     let pgdata = &layout.pgdata;
-    let data_directory = data_directory(layout, postgres).await;
+    let mut memory = Memory::read(layout);
+    let everybody = members::everybody(settings, &memory, address);
+    let data_directory = match settings.herd.kind {
+        NodeKind::Data | NodeKind::Witness => {
+            data_directory(layout, postgres, !everybody.is_empty()).await
+        }
+        // It has no use for one, and whatever is there is not its business.
+        NodeKind::Backup => DataDirectory::Empty,
+    };
+    let mut sightings = match asking {
+        Asking::Nobody => Vec::new(),
+        Asking::Everybody { instance, .. } => {
+            members::ask(settings, &everybody, address, instance, AsOf::Now).await
+        }
+    };
+    members::find_again(&memory, &mut sightings);
+    if let Asking::Everybody { leads_alone: true, .. } = asking {
+        // What the word is about, if it is followed.
+        let heard = sightings.iter().filter_map(|one| one.report()?.newest()).max();
+        let ours = if let DataDirectory::Cluster(Cluster { control: Some(control), .. }) =
+            &data_directory
+        {
+            Some(control.timeline)
+        } else {
+            None
+        };
+        if let (Some(kept), Some(up_to)) = (ours, heard.max(memory.newest))
+            && up_to > kept
+        {
+            let before = sightings.iter().filter_map(|one| one.report()?.given_up).max();
+            let word = before.max(memory.given_up).map_or(1, |before| before.word + 1);
+            memory.given_up = Some(GivenUp { word, up_to, kept });
+        }
+    }
     let tried = match ports {
         Ports::Try => ports_in_use(settings),
         Ports::Ours => Vec::new(),
@@ -157,15 +215,42 @@ pub async fn situation(settings: &Settings, bearings: &Bearings, ports: Ports) -
         free_mib: files::free_mib(pgdata),
         ports_in_use: tried,
         mounted_elsewhere: mounted_elsewhere(),
-        backups_of: barman::backups_of(&backups).map(|system| (backups, system)),
+        backups_of: barman::backups_of(&backups)
+            .filter(|_| settings.herd.keeps_backups())
+            .map(|system| (backups, system)),
+        ourselves: Ourselves {
+            address: address.clone(),
+            newest: memory.newest,
+            given_up: memory.given_up,
+            had_members: !memory.members.is_empty(),
+            knows_nobody: everybody.is_empty(),
+            leads_alone: matches!(asking, Asking::Everybody { leads_alone: true, .. }),
+        },
+        sightings,
         pgdata: pgdata.clone(),
         data_dir: settings.postgres.data_dir.clone(),
         data_directory,
     }
 }
 
-async fn data_directory(layout: &Layout, postgres: &Account) -> DataDirectory {
+async fn data_directory(
+    layout: &Layout,
+    postgres: &Account,
+    there_are_others: bool,
+) -> DataDirectory {
     let pgdata = &layout.pgdata;
+    // Also beside a first start that did not end: its mark is what moves out first.
+    if let Left::Cloned | Left::MovingIn = copy::left(layout) {
+        return DataDirectory::Cluster(Cluster {
+            role: Role::Standby,
+            recovering: false,
+            control: None,
+            made_here: true,
+            may_be_in_use: false,
+            half_rewound: false,
+            moves_in: true,
+        });
+    }
     match fs::symlink_metadata(layout.unfinished_marker()) {
         Ok(_) => return DataDirectory::Unfinished,
         Err(error) if is_absence(&error) => {}
@@ -173,7 +258,7 @@ async fn data_directory(layout: &Layout, postgres: &Account) -> DataDirectory {
     }
     match fs::read_to_string(pgdata.join("PG_VERSION")) {
         Ok(version) if version.trim() == layout.major.to_string() => {
-            cluster(layout, postgres).await
+            cluster(layout, postgres, there_are_others).await
         }
         Ok(version) => DataDirectory::OtherMajor { found: version.trim().to_owned() },
         Err(error) if is_absence(&error) => foreign_or_empty(layout),
@@ -181,24 +266,44 @@ async fn data_directory(layout: &Layout, postgres: &Account) -> DataDirectory {
     }
 }
 
-/// Of a cluster that pgherd has had before, Postgres itself says best what is wrong with it;
-/// another's is looked at before it is taken over.
-async fn cluster(layout: &Layout, postgres: &Account) -> DataDirectory {
+/// Of a cluster that pgherd has had before and that has no other members, Postgres itself says
+/// best what is wrong with it; another's is looked at before it is taken over.
+async fn cluster(layout: &Layout, postgres: &Account, there_are_others: bool) -> DataDirectory {
     let pgdata = &layout.pgdata;
     let has = |name: &str| is_there(&pgdata.join(name));
-    let standby = has("standby.signal") || has("recovery.signal");
-    if has(postgres::conf::FILE) {
-        return DataDirectory::Cluster { standby, made_here: true, may_be_in_use: false };
-    }
-    match postgres::control_data(&layout.bin_dir, pgdata, postgres).await {
-        Ok(control) => {
-            let may_be_in_use = has("postmaster.pid") && !control.shut_down;
-            DataDirectory::Cluster { standby, made_here: false, may_be_in_use }
+    let role = if has("standby.signal") { Role::Standby } else { Role::Primary };
+    let made_here = has(postgres::conf::FILE);
+    let half_rewound = is_there(&layout.rewinding_marker());
+    let control = if half_rewound || (made_here && role == Role::Primary && !there_are_others) {
+        None
+    } else {
+        match postgres::control_data(&layout.bin_dir, pgdata, postgres).await {
+            Ok(control) if role == Role::Primary => {
+                let timeline = control.timeline.max(postgres::newest_history(pgdata, postgres));
+                Some(ControlData { timeline, ..control })
+            }
+            Ok(control) => Some(control),
+            Err(error) => return unreadable(&error),
         }
-        Err(error) if error.is_about_the_cluster() => {
-            DataDirectory::Broken { reason: chain(&error) }
-        }
-        Err(error) => DataDirectory::Unreadable { reason: chain(&error) },
+    };
+    let was_shut_down = control.as_ref().is_none_or(|control| control.shut_down);
+    DataDirectory::Cluster(Cluster {
+        role,
+        recovering: has("recovery.signal"),
+        may_be_in_use: !made_here && has("postmaster.pid") && !was_shut_down,
+        control,
+        made_here,
+        half_rewound,
+        moves_in: false,
+    })
+}
+
+fn unreadable(error: &PostgresError) -> DataDirectory {
+    let reason = chain(error);
+    if error.is_about_the_cluster() {
+        DataDirectory::Broken { reason }
+    } else {
+        DataDirectory::Unreadable { reason }
     }
 }
 
@@ -217,6 +322,7 @@ fn foreign_or_empty(layout: &Layout) -> DataDirectory {
         .flatten()
         // Where the data directory is all of the volume, our own lock lies in it.
         .filter(|entry| entry.path() != half_a_mark && entry.path() != layout.state_dir)
+        .filter(|entry| !layout.work.all().contains(&entry.path().as_path()))
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| name != "lost+found")
         .collect();
@@ -232,15 +338,23 @@ fn foreign_or_empty(layout: &Layout) -> DataDirectory {
 }
 
 /// The volume cannot be written. Asked before anything else is: the lock is a file on it.
-pub fn refuse_unwritable(bearings: &Bearings) -> Result<(), Refusal> {
+pub fn refuse_unwritable(settings: &Settings, bearings: &Bearings) -> Result<(), Refusal> {
     let Layout { pgdata, state_dir, .. } = &bearings.layout;
-    match not_writable([pgdata, state_dir]) {
+    let backup_dir = &settings.barman.backup_dir;
+    let is_backup_node = settings.herd.kind == NodeKind::Backup;
+    if is_backup_node && bearings.means == Means::OneAccount {
+        let uid = bearings.ourselves.uid.as_raw();
+        return Err(Refusal::BackupNodeNeedsRoot { uid });
+    }
+    let (refused, owner) = match is_backup_node {
+        true => (not_writable([backup_dir]), &bearings.barman),
+        false => (not_writable([pgdata, state_dir]), &bearings.postgres),
+    };
+    match refused {
         None => Ok(()),
-        Some((directory, reason)) => Err(Refusal::NotWritable {
-            directory,
-            reason,
-            expected: bearings.postgres.uid.as_raw(),
-        }),
+        Some((directory, reason)) => {
+            Err(Refusal::NotWritable { directory, reason, expected: owner.uid.as_raw() })
+        }
     }
 }
 
@@ -257,12 +371,14 @@ fn not_writable<'a>(
 }
 
 fn ports_in_use(settings: &Settings) -> Vec<PortInUse> {
-    let ours =
-        [(settings.postgres.port, "POSTGRES_PORT"), (settings.herd.http_port, "PGHERD_HTTP_PORT")];
+    let postgres = (settings.postgres.port, "POSTGRES_PORT");
+    let postgres = (settings.herd.kind != NodeKind::Backup).then_some(postgres);
+    let http = (settings.herd.http_port, "PGHERD_HTTP_PORT");
+    let ours = postgres.into_iter().chain([http]);
     let taken = |port| {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
             .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
     };
-    let found = ours.into_iter().filter(|(port, _)| taken(*port));
+    let found = ours.filter(|(port, _)| taken(*port));
     found.map(|(port, variable)| PortInUse { port, variable }).collect()
 }

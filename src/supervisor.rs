@@ -21,6 +21,9 @@ use tracing::{info, warn};
 /// How long a helper may take to end after SIGTERM before it is killed. They keep nothing that
 /// a kill could spoil.
 const HELPER_STOP_AT_MOST: Duration = Duration::from_secs(5);
+/// The same while the node goes on and something waits for it: repmgrd hears nothing while it tries
+/// to reach a host that is gone.
+const HELPER_CEASES_WITHIN: Duration = Duration::from_millis(500);
 /// Crash recovery replays what was written since the last checkpoint, which may be much; only
 /// the operator's patience is a limit. The log says how far it is.
 const READY_AT_MOST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -38,6 +41,9 @@ pub enum StartError {
     /// The program could not be started.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// Two servers on one directory would destroy it.
+    #[error("postgres runs already")]
+    RunsAlready,
     /// It ended.
     #[error("postgres ended with {status} before it accepted connections{}", said(.last_words))]
     Ended {
@@ -76,6 +82,8 @@ struct Table {
 struct Server {
     running: Running,
     listen: Listen,
+    /// It accepts connections.
+    ready: bool,
     /// Its end was asked for.
     stopping: bool,
 }
@@ -100,8 +108,12 @@ impl Supervisor {
     ) -> Result<(), StartError> {
         let running = {
             let mut table = self.table();
+            if table.postgres.as_ref().is_some_and(|server| server.running.exited().is_none()) {
+                return Err(StartError::RunsAlready);
+            }
             let running = program.start(Tag::from("postgres"), &self.output)?;
-            table.postgres = Some(Server { running: running.clone(), listen, stopping: false });
+            table.postgres =
+                Some(Server { running: running.clone(), listen, ready: false, stopping: false });
             running
         };
         let pid = running.pid().as_raw();
@@ -110,7 +122,11 @@ impl Supervisor {
             None => accepts_connections(pid).then_some(Ok(())),
         };
         match wait::until("postgres to accept connections", READY_AT_MOST, ready).await? {
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(server) = &mut self.table().postgres {
+                    server.ready = true;
+                }
+            }
             Err(status) => {
                 running.wait().await; // Its last words are there now.
                 self.table().postgres = None;
@@ -152,6 +168,14 @@ impl Supervisor {
         };
         let _ = server.running.signal(signal); // ESRCH: it has ended, which is what is wanted.
         Some(server.running.clone())
+    }
+
+    /// Where Postgres accepts connections, if it does and is to go on.
+    pub fn serving(&self) -> Option<Listen> {
+        let table = self.table();
+        let server = table.postgres.as_ref()?;
+        let lives = server.ready && !server.stopping && server.running.exited().is_none();
+        lives.then_some(server.listen)
     }
 
     /// Where Postgres listens, if it runs.
@@ -212,7 +236,7 @@ impl Supervisor {
         program: Program,
     ) -> Option<Result<Running, ProgramError>> {
         let mut table = self.table();
-        if table.closing {
+        if table.closing || !table.helpers.contains_key(&name) {
             return None;
         }
         let started = program.start(Tag::from(name.as_str()), &self.output);
@@ -222,6 +246,11 @@ impl Supervisor {
         Some(started)
     }
 
+    /// Whether the helper is to be kept running, though it may just be between two lives.
+    pub fn keeps(&self, name: ServiceName) -> bool {
+        self.table().helpers.contains_key(&name)
+    }
+
     /// Which helpers run now.
     pub fn helpers(&self) -> Vec<ServiceName> {
         let alive = |helper: &Helper| {
@@ -229,6 +258,18 @@ impl Supervisor {
         };
         let table = self.table();
         table.helpers.iter().filter(|(_, one)| alive(one)).map(|(name, _)| *name).collect()
+    }
+
+    /// Afterwards this helper does not run and is not started again.
+    pub async fn cease(&self, name: ServiceName) {
+        let Some(helper) = self.table().helpers.remove(&name) else { return };
+        helper.keeper.abort();
+        if let Some(running) = helper.running {
+            let _ = running.signal_group(Signal::SIGTERM); // ESRCH: it has ended.
+            if tokio::time::timeout(HELPER_CEASES_WITHIN, running.wait()).await.is_err() {
+                let _ = running.signal_group(Signal::SIGKILL);
+            }
+        }
     }
 
     /// Afterwards no helper runs and none is started again. cron is told first, so that no job

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const FACTS: &[&str] = &["cluster", "settings", "service", "layout", "scenario"];
 const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron"];
-const HANDS: &[&str] = &["supervisor", "execute", "observe"];
+const HANDS: &[&str] = &["supervisor", "members", "execute", "observe"];
 
 /// A module of the crate, or one file of it where that differs, and what it may use.
 /// The lowest layer stands first.
@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("cluster",        &[]),
     ("settings",       &[&["cluster"]]),
     ("service",        &[]),
-    ("layout",         &[&["settings"]]),
+    ("layout",         &[&["settings", "service"]]),
     ("scenario",       &[&["cluster", "settings", "service", "layout"]]),
     // Tools: what a plan wants is not their business, nor is another tool.
     ("system",         &[]),
@@ -27,8 +27,9 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("cron",           &[&["cluster", "settings", "service", "layout", "system"]]),
     // Hands.
     ("supervisor",     &[&["service", "system"]]),
-    ("execute",        &[FACTS, TOOLS, &["system", "supervisor"]]),
-    ("observe",        &[FACTS, TOOLS, &["system", "execute"]]),
+    ("members",        &[FACTS, TOOLS, &["system"]]),
+    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members"]]),
+    ("observe",        &[FACTS, TOOLS, &["system", "execute", "members"]]),
     // The running node.
     ("control",        &[FACTS, TOOLS, HANDS, &["system"]]),
     // The init half has to stand when all the rest falls.
@@ -36,10 +37,13 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     // Faces. Two commands do more than show: `node` puts the node together, and `barman` is
     // what cron's jobs call.
     ("http",           &[&["cluster", "settings", "scenario", "control"]]),
-    ("cli",            &[&["cluster", "settings", "scenario", "system", "control", "observe", "barman"]]),
+    ("http/archive.rs", &[&["settings", "system", "barman"]]),
+    ("http/token.rs",  &[&["settings", "system"]]),
+    ("http/wishes.rs", &[&["cluster", "settings", "control"]]),
+    ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman"]]),
     ("cli/log.rs",     &[&["settings", "system"]]),
     ("cli/run.rs",     &[&["settings", "system", "pid1"]]),
-    ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "control", "http"]]),
+    ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "barman", "control", "http"]]),
 ];
 
 /// These touch no file, process, socket or clock: whoever calls them brings what they need.

@@ -1,15 +1,47 @@
 //! Containers in a network of the bench's own, so that their address is known before they start.
 
+use crate::process::received;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Runtime;
-use tokio_postgres::NoTls;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 /// Unlikely to be anybody's.
 const SUBNET: &str = "10.213.77.0/24";
-const ADDRESS: &str = "10.213.77.10";
 pub(crate) const PASSWORD: &str = "not-the-default";
-const PATIENCE: Duration = Duration::from_secs(120);
+/// A copy of 4 GB on a slow disk, and more.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How often one looks whether a container that does not answer still runs. Seldom, because an answer
+/// that comes meanwhile is noticed late.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a container is called in the network, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) name: &'static str,
+    address: &'static str,
+}
+
+pub(crate) const NODE1: Place = Place { name: "node1", address: "10.213.77.10" };
+pub(crate) const NODE2: Place = Place { name: "node2", address: "10.213.77.11" };
+
+/// What a server is asked until it answers with a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) database: &'a str,
+    pub(crate) sql: &'a str,
+}
+
+/// Whether it serves.
+pub(crate) fn serves(database: &str) -> Question<'_> {
+    Question { database, sql: "SELECT 1" }
+}
+
+/// Whether it serves and receives what its master writes.
+pub(crate) const STREAMS: Question<'_> = Question {
+    database: "postgres",
+    sql: "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'",
+};
 
 /// Runs docker and returns what it printed.
 pub(crate) fn docker(args: &[&str]) -> String {
@@ -40,41 +72,53 @@ impl Drop for Network {
 }
 
 /// Removed, with its volumes, when it goes out of sight.
-pub(crate) struct Container(String);
+pub(crate) struct Container {
+    id: String,
+    place: Place,
+}
 
 impl Container {
     /// Makes it and does not start it.
-    pub(crate) fn create(network: &Network, args: &[&str]) -> Self {
-        let fixed = ["create", "--label", "pgherd.story=1", "--hostname", "node1"];
-        let place = ["--network", &network.0, "--ip", ADDRESS];
-        Container(docker(&[&fixed[..], &place, args].concat()))
+    pub(crate) fn create(network: &Network, place: Place, args: &[&str]) -> Self {
+        let fixed = ["create", "--label", "pgherd.story=1", "--hostname", place.name];
+        let there = ["--network", &network.0, "--network-alias", place.name, "--ip", place.address];
+        Container { id: docker(&[&fixed[..], &there, args].concat()), place }
     }
 
     pub(crate) fn id(&self) -> &str {
-        &self.0
+        &self.id
     }
 
     pub(crate) fn start(&self) {
-        docker(&["start", &self.0]);
+        docker(&["start", &self.id]);
     }
 
-    /// From the start of its first process to the first answer to a query over TCP, in ms.
-    pub(crate) fn start_to_first_query(&self, runtime: &Runtime, database: &str) -> f64 {
+    /// From the start of its first process to the first answer over TCP, in ms.
+    pub(crate) fn start_to(&self, runtime: &Runtime, question: Question<'_>) -> f64 {
         self.start();
-        let began = Instant::now();
-        while !runtime.block_on(answers(database)) {
-            let ended = self.inspect("{{.State.Running}}") == "false";
-            assert!(!ended && began.elapsed() < PATIENCE, "it does not serve: {}", self.log());
-        }
+        self.await_answer(runtime, question);
         let answered = seconds_of_the_day();
         let started = parse_seconds_of_the_day(&self.inspect("{{.State.StartedAt}}"));
         (answered - started).rem_euclid(86_400.0) * 1e3
     }
 
+    pub(crate) fn await_answer(&self, runtime: &Runtime, question: Question<'_>) {
+        let began = Instant::now();
+        while !runtime.block_on(answers(self.place.address, question)) {
+            let ended = self.inspect("{{.State.Running}}") == "false";
+            assert!(!ended && began.elapsed() < PATIENCE, "it does not serve: {}", self.log());
+        }
+    }
+
+    /// What came in over its network since it was started.
+    pub(crate) fn bytes_received(&self) -> f64 {
+        received(self.pid())
+    }
+
     /// Stops it in order, Postgres' fast way, whoever is its first process.
     pub(crate) fn stop(&self, signal: &str) {
-        docker(&["kill", "-s", signal, &self.0]);
-        docker(&["wait", &self.0]);
+        docker(&["kill", "-s", signal, &self.id]);
+        docker(&["wait", &self.id]);
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -82,43 +126,64 @@ impl Container {
     }
 
     pub(crate) fn log(&self) -> String {
-        docker(&["logs", &self.0])
+        docker(&["logs", &self.id])
+    }
+
+    /// What psql in it answers, as the superuser.
+    pub(crate) fn sql(&self, statements: &str) -> String {
+        let psql = ["exec", "-u", "postgres", &self.id, "psql", "-qAt", "-v", "ON_ERROR_STOP=1"];
+        docker(&[&psql[..], &["-d", "postgres", "-c", statements]].concat())
     }
 
     fn inspect(&self, format: &str) -> String {
-        docker(&["inspect", "-f", format, &self.0])
+        docker(&["inspect", "-f", format, &self.id])
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        docker(&["rm", "-f", "-v", &self.0]);
+        docker(&["rm", "-f", "-v", &self.id]);
     }
 }
 
-/// Asks until it is answered or a second is over, with a millisecond between questions.
-async fn answers(database: &str) -> bool {
+/// Asks until there is a row or it is time to look, with a millisecond between questions, and all over
+/// one connection: each costs the server a process.
+async fn answers(address: &str, question: Question<'_>) -> bool {
     let mut pause = tokio::time::interval(Duration::from_millis(1));
+    let mut connected = None;
+    let mut answered = false;
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(1) {
-        if query(database).await.is_ok() {
-            return true;
-        }
+    while !answered && began.elapsed() < LOOK_EVERY {
         pause.tick().await;
+        if connected.is_none() {
+            connected = connect(address, question.database).await.ok();
+        }
+        let Some((client, _)) = &connected else { continue };
+        let rows = client.simple_query(question.sql).await;
+        let is_row = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(_));
+        answered = rows.as_ref().is_ok_and(|rows| rows.iter().any(is_row));
+        if rows.is_err() {
+            connected = None;
+        }
     }
-    false
+    if let Some((client, connection)) = connected {
+        drop(client);
+        let _ = connection.await; // Its end is what was asked for.
+    }
+    answered
 }
 
-async fn query(database: &str) -> Result<(), tokio_postgres::Error> {
+type Connection = tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>;
+
+async fn connect(
+    address: &str,
+    database: &str,
+) -> Result<(tokio_postgres::Client, Connection), tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
-    config.host(ADDRESS).user("postgres").password(PASSWORD).dbname(database);
+    config.host(address).user("postgres").password(PASSWORD).dbname(database);
     let (client, connection) =
         config.connect_timeout(Duration::from_secs(1)).connect(NoTls).await?;
-    let connection = tokio::spawn(connection);
-    let answer = client.simple_query("SELECT 1").await;
-    drop(client);
-    let _ = connection.await; // Its end is what was asked for.
-    answer.map(drop)
+    Ok((client, tokio::spawn(connection)))
 }
 
 fn seconds_of_the_day() -> f64 {

@@ -2,15 +2,18 @@
 //! same run: the machine's mood is then the same for all.
 //!
 //! `make bench`, or `cargo bench --bench start`. `BENCH_ROUNDS` (10), `BENCH_IDLE_SECONDS` (30),
-//! `BENCH_ONLY` (some of `first-start,restart,idle,orphans,steps`), `BENCH_DOCKER_OPTIONS` (for every
-//! container, such as `--cpu-shares=100000` on a busy machine); `PGHERD_IMAGE` (pgherd:17) and
-//! `PGHERD_BINARY` (the image's own) as in the stories.
+//! `BENCH_ONLY` (some of `first-start,restart,idle,orphans,steps,slave-first-start,slave-restart`),
+//! `BENCH_BIG` (set: a slave's first start with 4 GB, too, for which the disk must have 15 GB),
+//! `BENCH_DOCKER_OPTIONS` (for every container, such as `--cpu-shares=100000` on a busy machine);
+//! `PGHERD_IMAGE` (pgherd:17) and `PGHERD_BINARY` (the image's own) as in the stories.
 
 mod container;
 mod numbers;
 mod process;
+mod slave;
+mod steps;
 
-use container::{Container, Network, PASSWORD, docker};
+use container::{Container, NODE1, Network, PASSWORD, Place, docker, serves};
 use numbers::{Sample, aim, table};
 use process::{cpu_ms, halves, memory};
 use std::time::{Duration, Instant};
@@ -27,6 +30,7 @@ fn main() {
         image: setting("PGHERD_IMAGE").unwrap_or_else(|| "pgherd:17".to_owned()),
         binary: setting("PGHERD_BINARY"),
         options: setting("BENCH_DOCKER_OPTIONS").unwrap_or_default(),
+        big: setting("BENCH_BIG").is_some(),
         network: Network::new(),
         runtime: Builder::new_current_thread().enable_all().build().expect("epoll"),
     };
@@ -51,6 +55,7 @@ fn main() {
     if wanted("steps") {
         bench.steps(rounds);
     }
+    bench.slaves(rounds, wanted);
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench's own settings")]
@@ -62,6 +67,7 @@ struct Bench {
     image: String,
     binary: Option<String>,
     options: String,
+    big: bool,
     network: Network,
     runtime: Runtime,
 }
@@ -69,6 +75,10 @@ struct Bench {
 impl Bench {
     /// A container of the image, with these options and this command.
     fn container(&self, options: &[&str], command: &[&str]) -> Container {
+        self.container_at(NODE1, options, command)
+    }
+
+    fn container_at(&self, place: Place, options: &[&str], command: &[&str]) -> Container {
         let password = format!("POSTGRES_PASSWORD={PASSWORD}");
         let mount = self.binary.as_ref().map(|path| format!("{path}:/usr/local/bin/pgherd:ro"));
         let mut args = vec!["-e", &password, "-e", "POSTGRES_DB=app"];
@@ -77,23 +87,27 @@ impl Bench {
         args.extend(options);
         args.push(&self.image);
         args.extend(command);
-        Container::create(&self.network, &args)
+        Container::create(&self.network, place, &args)
     }
 
     /// A container that runs a script of ours instead of pgherd.
     fn scripted(&self, script: &str) -> Container {
+        self.scripted_at(NODE1, script, &[])
+    }
+
+    fn scripted_at(&self, place: Place, script: &str, options: &[&str]) -> Container {
         let (pgdata, steps) = (format!("PGDATA={PGDATA}"), format!("STEPS={script}"));
         let own = ["-e", &pgdata, "-e", &steps, "--entrypoint", "bash", "--no-healthcheck"];
-        self.container(&own, &["-c", script])
+        self.container_at(place, &[&own, options].concat(), &["-c", script])
     }
 
     /// Nothing but postgres, on a data directory that is there.
-    fn alone(&self, pgdata: &str, options: &[&str]) -> Container {
+    fn alone(&self, place: Place, pgdata: &str, options: &[&str]) -> Container {
         let pgdata = format!("PGDATA={pgdata}");
         let own = ["-e", &pgdata, "--entrypoint", "setpriv", "--no-healthcheck"];
         let command = ["--reuid=postgres", "--regid=postgres", "--init-groups", "postgres"];
         let flags = ["-c", "listen_addresses=*"];
-        self.container(&[&own, options].concat(), &[&command[..], &flags].concat())
+        self.container_at(place, &[&own, options].concat(), &[&command[..], &flags].concat())
     }
 
     fn first_starts(&self, rounds: usize) {
@@ -107,7 +121,7 @@ impl Bench {
                     1 => (self.scripted(OFFICIAL), "app"),
                     _ => (self.scripted(BARE), "postgres"),
                 };
-                let took = container.start_to_first_query(&self.runtime, database);
+                let took = container.start_to(&self.runtime, serves(database));
                 samples[at].1.add(took);
             }
         }
@@ -119,26 +133,17 @@ impl Bench {
     /// pgherd, and a bare server on the same data directory.
     fn restarts(&self, rounds: usize) {
         let pgherd = self.container(&[], &[]);
-        pgherd.start_to_first_query(&self.runtime, "app");
-        let pgdata = docker(&[
-            "exec",
-            "-u",
-            "postgres",
-            pgherd.id(),
-            "psql",
-            "-Atc",
-            "SHOW data_directory",
-            "app",
-        ]);
+        pgherd.start_to(&self.runtime, serves("app"));
+        let pgdata = pgherd.sql("SHOW data_directory");
         pgherd.stop("TERM");
-        let bare = self.alone(&pgdata, &["--volumes-from", pgherd.id()]);
+        let bare = self.alone(NODE1, &pgdata, &["--volumes-from", pgherd.id()]);
         let names = ["pgherd", "postgres alone, same data"];
         let mut samples = names.map(|name| (name, Sample::default()));
         for round in 0..rounds {
             for at in (0..names.len()).map(|at| (at + round) % names.len()) {
                 // As PID 1, postgres takes SIGTERM for a wait until all clients have gone.
                 let (container, signal) = [(&pgherd, "TERM"), (&bare, "INT")][at];
-                let took = container.start_to_first_query(&self.runtime, "app");
+                let took = container.start_to(&self.runtime, serves("app"));
                 samples[at].1.add(took);
                 container.stop(signal);
             }
@@ -150,7 +155,7 @@ impl Bench {
 
     fn idle(&self, window: Duration) {
         let pgherd = self.container(&[], &[]);
-        pgherd.start_to_first_query(&self.runtime, "app");
+        pgherd.start_to(&self.runtime, serves("app"));
         let tini = self.tini(&["sleep", "infinity"]);
         // Another address: the bench's own is taken.
         let tini_pid = docker(&["inspect", "-f", "{{.State.Pid}}", &tini]);
@@ -217,38 +222,6 @@ impl Bench {
         }
         table(&format!("{ORPHANS} orphans made and reaped, ms"), "tini", &samples);
     }
-
-    /// Where the time goes: pgherd's own account of first starts and restarts.
-    fn steps(&self, rounds: usize) {
-        let mut first_start: Vec<(String, Sample)> = Vec::new();
-        let mut restart = Vec::new();
-        for _ in 0..rounds.min(5) {
-            let pgherd = self.container(&["-e", "PGHERD_LOG=debug"], &[]);
-            let mut lines = 0;
-            for into in [&mut first_start, &mut restart] {
-                pgherd.start_to_first_query(&self.runtime, "app");
-                await_log(&pgherd, "keep repmgrd running", lines);
-                let log = pgherd.log();
-                let steps = log.lines().skip(lines).filter_map(|line| {
-                    let (_, rest) = line.split_once(" took ")?;
-                    let (ms, step) = rest.split_once(" ms: ")?;
-                    Some((ms.parse::<f64>().ok()?, step.to_owned()))
-                });
-                for (at, (ms, step)) in steps.enumerate() {
-                    if into.len() == at {
-                        into.push((step, Sample::default()));
-                    }
-                    into[at].1.add(ms);
-                }
-                pgherd.stop("TERM");
-                lines = pgherd.log().lines().count();
-            }
-        }
-        for (title, steps) in [("first start", first_start), ("restart", restart)] {
-            println!("\nSteps of a {title}, ms");
-            steps.iter().for_each(|(step, sample)| println!("  {sample:<28} {step}"));
-        }
-    }
 }
 
 /// Waits until the processes have used no CPU to speak of for a second.
@@ -260,14 +233,5 @@ fn settle(pids: &[u32]) {
         if cpu_ms(pids) - before < 5.0 {
             return;
         }
-    }
-}
-
-fn await_log(container: &Container, text: &str, after: usize) {
-    let began = Instant::now();
-    let done = || container.log().lines().skip(after).any(|line| line.contains(text));
-    while !done() {
-        assert!(began.elapsed() < Duration::from_secs(60), "no end: {}", container.log());
-        std::thread::park_timeout(Duration::from_millis(50));
     }
 }

@@ -35,6 +35,15 @@ pub(crate) fn memory(pids: &[u32]) -> Memory {
     all
 }
 
+/// Bytes that came into the process' network namespace, but for what it sent itself.
+pub(crate) fn received(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+    // Two lines of heads; then a name, a colon, and bytes received first.
+    let devices = text.lines().skip(2).filter_map(|line| line.split_once(':'));
+    let others = devices.filter(|(name, _)| name.trim() != "lo");
+    others.filter_map(|(_, rest)| rest.split_whitespace().next()?.parse::<f64>().ok()).sum()
+}
+
 /// CPU time used so far, in ms. The scheduler counts nanoseconds for each thread that lives; the
 /// process' own count has 10 ms steps and those that ended. The truth is the larger one.
 pub(crate) fn cpu_ms(pids: &[u32]) -> f64 {

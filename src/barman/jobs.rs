@@ -1,6 +1,8 @@
 //! What cron has barman do. Runs as the system user barman, in a process of its own, and knows
 //! no more than barman's configuration.
 
+use super::catalog::{self, Status};
+use super::primary;
 use crate::system::child::{Program, ProgramError};
 use crate::system::lock::{FileLock, LockError};
 use crate::system::wait::{self, GaveUp};
@@ -70,15 +72,20 @@ pub enum JobError {
 /// again after a pause that doubles.
 pub async fn cron(conf: &Path) -> Result<(), JobError> {
     let server = Server::read(conf)?;
+    let make = fs::create_dir_all(&server.directory);
+    let lock = server.directory.join(LOCK);
+    make.map_err(|source| JobError::Lock(LockError::Unusable { path: lock.clone(), source }))?;
+    if !primary::answers(&server.conninfo, &server.directory).await {
+        // That is said, and the next job goes on waiting. What has come so far is archived: it may
+        // be wanted just because the primary is gone.
+        barman(["archive-wal", &server.name]).output(CRON_AT_MOST).await?;
+        return Ok(());
+    }
     barman(["cron"]).output(CRON_AT_MOST).await?;
     if server.has_backup(Status::Done) {
         let _ = fs::remove_file(server.directory.join(TRIES)); // Mostly there is none.
         return Ok(());
     }
-    // `barman cron` makes it too, but in children that it does not wait for.
-    let lock = server.directory.join(LOCK);
-    fs::create_dir_all(&server.directory)
-        .map_err(|source| JobError::Lock(LockError::Unusable { path: lock.clone(), source }))?;
     match FileLock::acquire(&lock, "the first backup") {
         Ok(_held) => server.first_backup().await,
         Err(LockError::Held { .. }) => Ok(()), // The job of the last minute is still at it.
@@ -96,14 +103,6 @@ struct Server {
     name: String,
     conninfo: String,
     directory: PathBuf,
-}
-
-/// Of a backup, in its `backup.info`. The others (EMPTY, STARTED, SYNCING) decide nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
-    Done,
-    WaitingForWals,
-    Failed,
 }
 
 /// What has been tried so far.
@@ -231,30 +230,8 @@ impl Server {
         self.backups().values().any(|(found, _)| *found == status)
     }
 
-    /// By id, with the time when barman last wrote about it. From the files, not from
-    /// `barman list-backup`: this is asked every minute, and Python takes half a second to start.
-    /// `meta/ID-backup.info` since 3.13, `base/ID/backup.info` before.
     fn backups(&self) -> BTreeMap<String, (Status, SystemTime)> {
-        let list = |directory: &str| {
-            let entries = fs::read_dir(self.directory.join(directory)).into_iter().flatten();
-            entries
-                .flatten()
-                .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
-        };
-        let base = list("base").map(|(id, path)| (id, path.join("backup.info")));
-        let meta = list("meta")
-            .filter_map(|(name, path)| Some((name.strip_suffix("-backup.info")?.to_owned(), path)));
-        let look = |(id, path): (String, PathBuf)| {
-            let info = fs::read_to_string(&path).ok()?;
-            let status = match info.lines().find_map(|line| line.strip_prefix("status="))? {
-                "DONE" => Status::Done,
-                "WAITING_FOR_WALS" => Status::WaitingForWals,
-                "FAILED" => Status::Failed,
-                _ => return None,
-            };
-            Some((id, (status, fs::metadata(&path).and_then(|meta| meta.modified()).ok()?)))
-        };
-        base.chain(meta).filter_map(look).collect()
+        catalog::backups(&self.directory)
     }
 
     /// What we noted, or what barman did, whichever is more: some tries leave no backup behind,

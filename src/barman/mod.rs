@@ -1,12 +1,20 @@
 //! barman: its configuration, and what cron has it do.
 
+mod archive;
+mod catalog;
+mod fetch;
 mod jobs;
+mod primary;
+mod remote;
 
+pub use archive::{Archive, Backup, NoBackup, Wal};
+pub use fetch::{FetchError, fetch_wal, is_left_behind, write_sources};
 pub use jobs::{JobError, backup, cron};
+pub use remote::{CopyError, Offer, Offers, has_wal, latest_backups};
 
 use crate::cluster::Address;
 use crate::layout::Layout;
-use crate::settings::{Secret, Settings};
+use crate::settings::{NodeKind, Secret, Settings};
 use crate::system::account::Account;
 use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
 use askama::Template;
@@ -36,11 +44,11 @@ struct BarmanConf {
 }
 
 /// Afterwards barman's configuration and password file are those that the settings ask for, and
-/// its directory is there and its own.
+/// its directory is there and its own. `own` is this node's address.
 pub fn write_conf(
     settings: &Settings,
     layout: &Layout,
-    primary: &Address,
+    own: &Address,
     account: &Account,
     passfile: impl Fn(&[(&str, &Secret)]) -> String,
 ) -> Result<(), FileError> {
@@ -57,12 +65,11 @@ pub fn write_conf(
         log: layout.barman_log_pipe.display().to_string(),
     };
     ensure_file(&layout.barman_global_conf, rendered(&global), 0o644, account)?;
+    primary::forget(&backup_directory(settings));
+    let primary = where_the_primary_is(settings, own);
     let conninfo = |user: &str| {
         format!(
-            "host={} port={} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} \
-             passfile={}",
-            primary.host,
-            primary.port,
+            "{primary} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} passfile={}",
             layout.barman_passfile.display()
         )
     };
@@ -77,6 +84,25 @@ pub fn write_conf(
     let text = rendered(&conf);
     ensure_file(&layout.barman_conf, &text, 0o644, account)?;
     Ok(())
+}
+
+/// libpq's words for it. A data node's barman looks at the server beside it. Without one, every
+/// member is asked in turn, and the one that takes writes is meant: barman follows the primary by
+/// itself, whoever that becomes (tried with barman 3.4 and 3.13).
+fn where_the_primary_is(settings: &Settings, own: &Address) -> String {
+    match settings.herd.kind {
+        NodeKind::Data | NodeKind::Witness => format!("host={} port={}", own.host, own.port),
+        NodeKind::Backup => {
+            let members = settings.members();
+            let (hosts, ports): (Vec<_>, Vec<_>) = members
+                .iter()
+                .filter(|address| address.host != own.host)
+                .map(|address| (address.host.clone(), address.port.to_string()))
+                .unzip();
+            let (hosts, ports) = (hosts.join(","), ports.join(","));
+            format!("host={hosts} port={ports} target_session_attrs=read-write")
+        }
+    }
 }
 
 /// Where this cluster's backups and WAL are.

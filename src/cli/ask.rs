@@ -1,32 +1,54 @@
 //! Questions to the running node, over its HTTP port.
 
-use super::{answer, pretty, say, status};
+use super::{answer, block_on, pretty, say, status};
 use crate::control::Snapshot;
 use crate::settings::Settings;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use crate::system::download;
+use std::io;
 use std::time::Duration;
 
 /// The node answers from memory; one that takes longer than this does not answer.
 const ANSWER_AT_MOST: Duration = Duration::from_secs(4);
-/// A status of a hundred nodes is smaller.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// Prints the cluster.
 pub(super) fn status(settings: &Settings, json: bool) -> u8 {
     let answered = get(settings, "/status")
-        .and_then(|(_, body)| serde_json::from_slice::<Snapshot>(&body).map_err(io::Error::from));
+        .and_then(|(_, body)| serde_json::from_str::<Snapshot>(&body).map_err(io::Error::from));
     match answered {
         Ok(snapshot) => answer(if json { pretty(&snapshot) } else { snapshot.to_string() }),
-        Err(error) => {
-            say(format!(
-                "the node does not answer on port {} ({error}); run this inside its container: \
-                 docker exec CONTAINER pgherd status",
-                settings.herd.http_port
-            ));
-            status::CANNOT_REACH
-        }
+        Err(error) => unreachable_node(settings, &error),
     }
+}
+
+/// Tells a node that waits for silent members that they are gone.
+pub(super) fn failover(settings: &Settings, allow_data_loss: bool) -> u8 {
+    if !allow_data_loss {
+        say(
+            "whoever does not answer may have newer data, or lead where this node cannot see it: what \
+             it has and this node has not is lost then. If you are sure: --allow-data-loss",
+        );
+        return status::REFUSED;
+    }
+    let token = settings.herd.control_token.expose();
+    match ask(settings, "POST", "/failover", Some(token)) {
+        Ok((code, body)) => {
+            if code == 202 {
+                return answer(body);
+            }
+            say(body.trim());
+            status::REFUSED
+        }
+        Err(error) => unreachable_node(settings, &error),
+    }
+}
+
+fn unreachable_node(settings: &Settings, error: &io::Error) -> u8 {
+    say(format!(
+        "the node does not answer on port {} ({error}); run this inside its container: \
+         docker exec CONTAINER pgherd …",
+        settings.herd.http_port
+    ));
+    status::CANNOT_REACH
 }
 
 /// 0 or 1, and no word: docker asks every few seconds.
@@ -43,33 +65,17 @@ pub(super) fn answers(settings: &Settings) -> bool {
     get(settings, "/liveness").is_ok()
 }
 
-/// HTTP's simplest form: one request, the status code, everything up to the end.
-fn get(settings: &Settings, path: &str) -> io::Result<(u16, Vec<u8>)> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.herd.http_port));
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_AT_MOST)?;
-    stream.set_read_timeout(Some(ANSWER_AT_MOST))?;
-    stream.set_write_timeout(Some(ANSWER_AT_MOST))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut bytes = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
-    parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is not HTTP"))
+fn get(settings: &Settings, path: &str) -> io::Result<(u16, String)> {
+    ask(settings, "GET", path, None)
 }
 
-fn parse(bytes: &[u8]) -> Option<(u16, Vec<u8>)> {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&bytes[..end]).ok()?;
-    let code = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some((code, bytes[end + 4..].to_vec()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_its_code_and_its_body() {
-        let (code, body) = parse(b"HTTP/1.0 503 Unavailable\r\nx: y\r\n\r\n{}").unwrap();
-        assert_eq!((code, body.as_slice()), (503, b"{}".as_slice()));
-        assert!(parse(b"SSH-2.0\r\n\r\n").is_none());
-    }
+fn ask(
+    settings: &Settings,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+) -> io::Result<(u16, String)> {
+    let node = ("127.0.0.1", settings.herd.http_port);
+    let said = block_on(download::ask_soon(method, node, path, token, ANSWER_AT_MOST))?;
+    Ok((said.code, said.text))
 }

@@ -5,8 +5,9 @@ mod log;
 mod node;
 mod run;
 
-use crate::observe::{self, Bearings, Ports};
-use crate::scenario::{self, Refusal};
+use crate::layout;
+use crate::observe::{self, Asking, Bearings, Ports};
+use crate::scenario::{self, Decision, Refusal};
 use crate::settings::{self, Problems, Settings};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -48,6 +49,12 @@ enum Command {
     Plan(Output),
     /// Show the cluster: a row a node
     Status(Output),
+    /// Let a former master lead again that waits for members which are gone for good
+    Failover {
+        /// What the silent ones have and this node has not may be lost
+        #[arg(long)]
+        allow_data_loss: bool,
+    },
     /// Exit 0 if this node is alive (with --ready: if it serves); for health checks
     Health {
         /// Succeed only when Postgres serves
@@ -60,6 +67,9 @@ enum Command {
     /// What cron has barman do
     #[command(hide = true, subcommand)]
     Barman(Barman),
+    /// WAL files, for Postgres' own commands
+    #[command(hide = true, subcommand)]
+    Wal(Wal),
 }
 
 /// How an answer is printed.
@@ -98,6 +108,27 @@ enum Barman {
     Backup(Conf),
 }
 
+#[derive(Subcommand)]
+enum Wal {
+    /// For restore_command = 'pgherd wal fetch %f %p': 0 if PATH is there, 1 if nobody has it
+    Fetch(Fetch),
+}
+
+#[derive(Args)]
+struct Fetch {
+    /// Also a segment that is still being received, for when no primary is left
+    #[arg(long)]
+    partial: bool,
+    /// Not of a timeline that the newest history known here has left behind by then
+    #[arg(long)]
+    following: bool,
+    /// End the recovery where it cannot be told whether somebody has it
+    #[arg(long)]
+    sure: bool,
+    name: String,
+    path: PathBuf,
+}
+
 #[derive(Args)]
 struct Conf {
     /// barman's configuration of the cluster
@@ -115,8 +146,12 @@ pub fn main() -> ExitCode {
         Command::Settings(Output { json }) => show_settings(json),
         Command::Plan(Output { json }) => plan(json),
         Command::Status(Output { json }) => with_settings(|settings| ask::status(settings, json)),
+        Command::Failover { allow_data_loss } => {
+            with_settings(|settings| ask::failover(settings, allow_data_loss))
+        }
         Command::Health { ready } => with_settings(|settings| ask::health(settings, ready)),
         Command::Barman(job) => barman(job),
+        Command::Wal(Wal::Fetch(wanted)) => fetch_wal(&wanted),
     };
     ExitCode::from(status)
 }
@@ -179,12 +214,18 @@ fn plan(json: bool) -> u8 {
             Ok(bearings) => bearings,
             Err(error) => return failed(&error),
         };
-        let recognised = observe::refuse_unwritable(&bearings).and_then(|()| {
-            let situation = block_on(observe::situation(settings, &bearings, ports));
+        let recognised = observe::refuse_unwritable(settings, &bearings).and_then(|()| {
+            // Not ours to be mistaken for a start.
+            let asking = Asking::Everybody { instance: "plan", leads_alone: false };
+            let situation = block_on(observe::situation(settings, &bearings, ports, asking));
             scenario::recognise(settings, &situation)
         });
         match recognised {
-            Ok(scenario) => {
+            Ok(Decision::Wait(wait)) => {
+                say(format!("would wait: {wait}"));
+                status::REFUSED
+            }
+            Ok(Decision::Begin(scenario)) => {
                 let Bearings { layout, means, .. } = &bearings;
                 let plan = scenario::plan(settings, layout, *means, scenario);
                 answer(if json { pretty(&plan) } else { plan.to_string() })
@@ -203,6 +244,30 @@ fn barman(job: Barman) -> u8 {
         }
     });
     done.map_or_else(|error| failed(&error), |()| status::DONE)
+}
+
+/// Postgres takes 1 to 125 for "there is none": a standby then asks its primary and comes back,
+/// and a recovery without one ends there. More than that ends the server (the manual on
+/// `restore_command`), which is right where an end too early would be worse.
+fn fetch_wal(Fetch { partial, following, sure, name, path }: &Fetch) -> u8 {
+    const ENDS_THE_RECOVERY: u8 = 255;
+    let pg_wal = path.parent().filter(|_| *following);
+    if pg_wal.is_some_and(|pg_wal| crate::barman::is_left_behind(pg_wal, name)) {
+        return status::FAILED;
+    }
+    let sources = layout::archive_sources();
+    let runtime = runtime();
+    let fetched = runtime.block_on(crate::barman::fetch_wal(&sources, name, path, *partial));
+    // A resolver that still looks for a node that is gone is not waited for.
+    runtime.shutdown_background();
+    match fetched {
+        Ok(true) => status::DONE,
+        Ok(false) => status::FAILED, // Without a word: Postgres asks for many that never were.
+        Err(error) => {
+            say(format!("cannot fetch {name}: {}", crate::system::error::chain(&error)));
+            if *sure { ENDS_THE_RECOVERY } else { status::FAILED }
+        }
+    }
 }
 
 fn refused(refusal: &Refusal) -> u8 {

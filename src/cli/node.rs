@@ -1,15 +1,17 @@
 //! `pgherd node`: the node half, from the environment to the exit status.
 
 use super::{bad_settings, failed, log, read_settings, run::format, runtime, say, status};
+use crate::barman;
 use crate::control::{EVENTS_MAX, Event, Node};
 use crate::execute::Hands;
 use crate::http;
 use crate::layout::Layout;
-use crate::observe::{self, Bearings, Ports};
+use crate::members::{self, Memory};
+use crate::observe::{self, Asking, Bearings, Ports};
 use crate::postgres::conf;
-use crate::scenario::{self, DataDirectory, Scenario, Situation};
+use crate::scenario::{self, Cluster, DataDirectory};
 use crate::service::Shutdown;
-use crate::settings::Settings;
+use crate::settings::{NodeKind, Settings};
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
 use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory};
@@ -19,11 +21,15 @@ use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use tokio::net::{TcpListener, unix::pipe};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
+
+/// How long a look-up or a removal that was begun may hold up the end.
+const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
 /// Runs the node and returns the container's exit status.
 pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
@@ -40,7 +46,10 @@ pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
         return status::BAD_SETTINGS;
     }
     log::abort_on_panic(output.clone());
-    let ended = runtime().block_on(start(settings, flags, hold_at, output.clone()));
+    let runtime = runtime();
+    let ended = runtime.block_on(start(settings, flags, hold_at, output.clone()));
+    // Not for as long as a resolver looks for a host that is gone.
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
     let code = ended.unwrap_or_else(|refused| {
         refused.lines().for_each(|line| error!("{line}"));
         refused.status()
@@ -90,8 +99,8 @@ async fn start(
         () = stop_requested(&mut events) => return Ok(status::DONE),
         prepared = prepare(&settings, &flags) => prepared?,
     };
-    let Prepared { bearings, lock, scenario, listener } = prepared;
-    let Bearings { layout, identity, means, postgres, barman, ourselves } = bearings;
+    let Prepared { bearings, lock, on_disk, listener } = prepared;
+    let Bearings { layout, id, address, postgres, barman, ourselves, .. } = bearings.clone();
     let said = settings.warnings.len(); // The snapshot's warnings begin with these.
     let (ended, ended_receiver) = mpsc::channel(EVENTS_MAX);
     let supervisor = Supervisor::new(output.clone(), ended);
@@ -99,7 +108,12 @@ async fn start(
     let hands = Arc::new(Hands {
         settings,
         layout,
-        identity,
+        address,
+        id: id.map_or_else(OnceLock::new, OnceLock::from),
+        instance: instance(),
+        look_now: Notify::new(),
+        look_around: Notify::new(),
+        upstream: Mutex::default(),
         flags,
         postgres,
         barman,
@@ -109,18 +123,27 @@ async fn start(
         supervisor,
         hold_at,
     });
-    let (node, snapshots) = Node::new(hands, means, ended_receiver, (sender, events));
+    let archived = http::Archived::of(&hands.settings, &hands.barman);
+    let wishes = http::Wishes::new(&hands.settings, sender.clone());
+    let channel = (sender, events);
+    let (node, snapshots) = Node::new(hands, bearings, &on_disk, ended_receiver, channel);
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
-    tokio::spawn(http::serve(listener, snapshots));
-    Ok(node.run(scenario).await)
+    tokio::spawn(http::serve(listener, snapshots, archived, wishes));
+    Ok(node.run().await)
 }
 
 /// What a node needs before it can begin.
 struct Prepared {
     bearings: Bearings,
     lock: VolumeLock,
-    scenario: Scenario,
+    on_disk: DataDirectory,
     listener: TcpListener,
+}
+
+/// No two starts of any node have the same.
+fn instance() -> String {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("{}-{}", now.as_nanos(), std::process::id())
 }
 
 async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotStarted> {
@@ -142,38 +165,66 @@ async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotS
     }
 
     let bearings = observe::bearings(settings).map_err(|error| refused(&error))?;
-    observe::refuse_unwritable(&bearings).map_err(|error| refused(&error))?;
-    let (lock, situation, scenario) = look_under_lock(settings, &bearings).await?;
-    if let DataDirectory::Unfinished = situation.data_directory {
+    observe::refuse_unwritable(settings, &bearings).map_err(|error| refused(&error))?;
+    let (lock, on_disk) = look_under_lock(settings, &bearings).await?;
+    if let DataDirectory::Unfinished = on_disk {
         warn!("the first start was interrupted: it is begun anew, nobody was served from it yet");
     }
-    let Bearings { layout, identity, postgres, ourselves, .. } = &bearings;
-    if let DataDirectory::Cluster { made_here: false, .. } = situation.data_directory {
+    let Bearings { layout, id, address, postgres, ourselves, .. } = &bearings;
+    if let DataDirectory::Cluster(Cluster { made_here: false, .. }) = on_disk {
         info!("takes over the cluster in {}, which another image made", layout.pgdata.display());
     }
-    if let Some(asked) = settings.repmgr.node_id.filter(|asked| *asked != identity.id) {
-        let kept = identity.id;
+    if let (Some(asked), Some(kept)) = (settings.repmgr.node_id, *id)
+        && asked != kept
+    {
         warn!(
             "REPMGR_NODE_ID is {asked}, and this node keeps the id {kept} that it was given once"
         );
     }
+    // What it forgets there might have kept it from leading beside another.
+    Memory::read_or_refuse(layout).map_err(|error| refused(&error))?;
     ensure_run_directories(layout, postgres, ourselves).map_err(|error| refused(&error))?;
+    let members = members::everybody(settings, &Memory::read(layout), address);
+    let members = members.iter().map(|(member, _)| member);
+    barman::write_sources(settings, layout, address, members, postgres)
+        .map_err(|error| refused(&error))?;
 
     let listener = listen(settings).await?;
-    Ok(Prepared { bearings, lock, scenario, listener })
+    Ok(Prepared { bearings, lock, on_disk, listener })
 }
 
 /// What there is, and what follows, while nobody else can change it.
 async fn look_under_lock(
     settings: &Settings,
     bearings: &Bearings,
-) -> Result<(VolumeLock, Situation, Scenario), NotStarted> {
-    let Bearings { layout, postgres, .. } = bearings;
+) -> Result<(VolumeLock, DataDirectory), NotStarted> {
+    let Bearings { layout, postgres, barman, .. } = bearings;
     let look = async || {
-        let situation = observe::situation(settings, bearings, Ports::Try).await;
-        let scenario = scenario::recognise(settings, &situation);
-        scenario.map(|scenario| (situation, scenario)).map_err(|error| refused(&error))
+        // What refuses a start without asking anybody; who asks later decides.
+        let asking = Asking::Nobody;
+        let situation = observe::situation(settings, bearings, Ports::Try, asking).await;
+        match scenario::recognise(settings, &situation) {
+            Ok(_) => Ok(situation.data_directory),
+            Err(error) if error.is_about_settings() => {
+                Err(NotStarted::BadSettings(vec![error.to_string()]))
+            }
+            Err(error) => Err(refused(&error)),
+        }
     };
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let holder =
+        format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());
+    if settings.herd.kind == NodeKind::Backup {
+        // Its volume is barman's directory, and nothing of the node's is anywhere else.
+        let backups = &settings.barman.backup_dir;
+        let on_disk = look().await?;
+        ensure_directory(backups, 0o700, barman).map_err(|error| refused(&error))?;
+        ensure_directory(&layout.state_dir, 0o700, barman).map_err(|error| refused(&error))?;
+        let lock =
+            acting_as(barman, || VolumeLock::acquire(&layout.state_dir.join("lock"), &holder))
+                .map_err(|error| refused(&error))?;
+        return Ok((lock, on_disk));
+    }
     if !layout.state_dir.exists() {
         look().await?; // What is refused is refused before anything is made.
     }
@@ -181,9 +232,6 @@ async fn look_under_lock(
         look().await?; // The cluster itself is likely to say better what is wrong.
         return Err(refused(&error));
     }
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    let holder =
-        format!("node {} in container {}", settings.repmgr.node_name, host.to_string_lossy());
     let file = layout.state_dir.join("lock");
     // As its owner: the next container may run as `postgres` itself, or as root again.
     let mut lock = acting_as(postgres, || VolumeLock::acquire(&file, &holder))
@@ -193,14 +241,14 @@ async fn look_under_lock(
     if there {
         lock.hold_directory(&layout.pgdata).map_err(|error| refused(&error))?;
     }
-    let (mut situation, mut scenario) = look().await?;
-    if !there && matches!(scenario, Scenario::PrimaryFirstStart { .. }) {
+    let mut on_disk = look().await?;
+    if !there {
         // Made now, to be held from the first moment; and who may have been before us is seen.
         ensure_directory(&layout.pgdata, 0o700, postgres).map_err(|error| refused(&error))?;
         lock.hold_directory(&layout.pgdata).map_err(|error| refused(&error))?;
-        (situation, scenario) = look().await?;
+        on_disk = look().await?;
     }
-    Ok((lock, situation, scenario))
+    Ok((lock, on_disk))
 }
 
 /// Afterwards the directories for sockets and password files are there, and what a killed
@@ -243,7 +291,7 @@ fn barman_log(path: &Path, barman: &Account, output: &OutputHandle) {
         Ok(pipe) => {
             let output = output.clone();
             let tag = Tag::from("barman");
-            tokio::spawn(output.pump(tag, Stream::Stderr, pipe, |_| {}));
+            tokio::spawn(output.pump(tag, Stream::Stderr, pipe, |_| true));
         }
         Err(error) => {
             warn!("barman's jobs are not logged: cannot make {}: {error}", path.display())

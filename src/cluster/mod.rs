@@ -2,12 +2,16 @@
 
 mod address;
 mod control_data;
+mod history;
 mod lsn;
+mod member;
 mod node_id;
 
 pub use address::{Address, DEFAULT_PORT, ParseAddressError};
-pub use control_data::ControlData;
+pub use control_data::{ControlData, SystemId};
+pub use history::{History, wal_file_name};
 pub use lsn::{Lsn, ParseLsnError};
+pub use member::{Answer, GivenUp, NodeState, Report, Sighting, Standing};
 pub use node_id::{NodeId, ParseNodeIdError};
 
 use serde::{Deserialize, Serialize};

@@ -18,6 +18,11 @@ impl NodeId {
     /// What a cluster's first node gets when neither its name nor the operator says.
     pub const FIRST: NodeId = NodeId(1);
 
+    /// The number after this one, if there is one.
+    pub fn next(self) -> Option<NodeId> {
+        (self.0 < i32::MAX.unsigned_abs()).then_some(NodeId(self.0 + 1))
+    }
+
     /// The number itself, as repmgr writes it.
     pub fn get(self) -> u32 {
         self.0

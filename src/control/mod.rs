@@ -4,9 +4,12 @@
 //! [`Node::apply`] handles each without waiting for the world, and anything slow (carrying out a
 //! plan, asking the server, stopping) is a task that reports back with another event.
 
+mod decide;
 mod node;
+mod node_role;
 mod observer;
 mod snapshot;
 
 pub use node::{EVENTS_MAX, Event, Node};
-pub use snapshot::{ClusterState, NodeState, NodeStatus, RunningScenario, Snapshot};
+pub use node_role::NodeRole;
+pub use snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};

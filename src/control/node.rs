@@ -1,36 +1,51 @@
 //! The running node: its events, and what follows from each.
 
-use super::observer;
-use super::snapshot::{ClusterState, NodeState, NodeStatus, RunningScenario, Snapshot};
-use crate::cluster::Role;
-use crate::execute::{Hands, PlanError, Progress, StepError};
-use crate::layout::Means;
-use crate::postgres::{self, Health, HookError, SqlError};
-use crate::scenario::{self, Plan, Scenario};
-use crate::service::{RestartBudget, Shutdown, Verdict};
-use crate::settings::BAD_SETTINGS;
+mod ended;
+mod seen;
+mod stop;
+
+use super::decide::{self, Observation};
+use super::node_role::NodeRole;
+use super::observer::{self, Seen};
+use super::snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
+use crate::cluster::{NodeState, Report, Role, Standing};
+use crate::execute::{Hands, PlanError, Progress};
+use crate::members::Memory;
+use crate::observe::{self, Asking, Bearings, Ports};
+use crate::postgres::{Health, SqlError};
+use crate::scenario::{self, Activity, DataDirectory, Decision, Plan, Scenario, Situation, Wait};
+use crate::service::{Listen, RestartBudget, Shutdown};
+use crate::settings::NodeKind;
 use crate::supervisor::PostgresEnded;
 use crate::system::error::chain;
 use crate::system::wait;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 /// One thing that happened.
 #[derive(Debug)]
 pub enum Event {
+    /// The disk was looked at and the members were asked, for a start.
+    Looked(Box<Situation>),
     /// A plan has come to its next stage.
     Progress(Progress),
     /// The plan that was running is done, but for what may wait, or failed.
     PlanEnded(Result<Vec<PlanError>, PlanError>),
     /// Postgres ended, and nobody had asked it to.
     PostgresEnded(PostgresEnded),
-    /// It is time to start Postgres again.
+    /// It is time to start again.
     RestartDue,
-    /// The server has said how it is, or has not.
-    Observed(Result<Health, SqlError>),
+    /// The server and the members have said how they are, or the server has not.
+    Observed(Result<Box<Seen>, SqlError>),
+    /// Somebody wants to know what this node is as of now.
+    LookNow,
+    /// Our server has said how it is; it was asked then.
+    LookedNow(Box<Health>, Instant),
+    /// A person says that whoever is silent is gone.
+    LeadAlone,
     /// The container is to stop. Said again, it is in a hurry.
     StopRequested(Shutdown),
     /// The configuration is to be read again.
@@ -42,25 +57,36 @@ pub enum Event {
 /// Events come one at a time from a handful of tasks, and none takes long: more than these
 /// waiting would mean that the loop stands still, and then whoever reports waits.
 pub const EVENTS_MAX: usize = 64;
-/// So many questions in a row must stay without an answer before the server counts as silent: one
-/// may meet a checkpoint on a slow disk, or a crash that Postgres recovers from within seconds.
-const UNANSWERED_MAX: u32 = 3;
+/// How soon one looks again where nothing could be begun.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The exclusive owner of everything that changes.
 #[derive(Debug)]
 pub struct Node {
     hands: Arc<Hands>,
-    means: Means,
+    bearings: Arc<Bearings>,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     published: watch::Sender<Snapshot>,
     snapshot: Snapshot,
     phase: Phase,
     budget: RestartBudget,
+    /// The same for what depends on others.
+    copies: RestartBudget,
+    /// What the last plan made of the server.
+    made: Role,
+    /// What is waited for; said when it changes.
+    waits: Option<Wait>,
+    /// A person has said that whoever is silent is gone.
+    leads_alone: bool,
+    /// A rule that fired in vain does not fire again before this.
+    rules_rest: RulesRest,
     /// What holds for the container's whole life.
     standing_warnings: Vec<String>,
-    /// What the last start did not do, though it served.
+    /// What the last plan did not do, though the server serves.
     undone: Vec<String>,
+    /// What the members say that a person should know.
+    disagreement: Option<String>,
     /// Questions to the server since its last answer.
     unanswered: u32,
     /// What is said of them, once they are too many.
@@ -70,64 +96,99 @@ pub struct Node {
 /// What the node is doing.
 #[derive(Debug)]
 enum Phase {
+    /// Looking around, or about to do so again.
+    Looking(JoinHandle<()>),
     /// Carrying out a plan.
-    Planned(JoinHandle<()>),
+    Planned(Scenario, JoinHandle<()>),
     /// Serving.
     Serving,
-    /// Waiting to start Postgres again.
+    /// Waiting to start again.
     BackingOff,
-    /// Ending; `status` is the container's if all goes well.
+    /// Ending.
     Stopping,
+}
+
+/// How long the rules rest after one fired in vain: ever longer.
+#[derive(Debug, Default)]
+struct RulesRest {
+    until: Option<Instant>,
+    times: u32,
+}
+
+impl RulesRest {
+    const MAX: Duration = Duration::from_secs(60);
+
+    fn begin(&mut self) {
+        let pause = Duration::from_secs(1 << self.times.min(6)).min(Self::MAX);
+        self.times += 1;
+        self.until = Some(Instant::now() + pause);
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() >= until)
+    }
 }
 
 impl Node {
     /// A node, and where to look at it. `ended` is what the supervisor reports to; events come
-    /// from whoever has a clone of `sender`.
+    /// from whoever has a clone of `sender`. `on_disk` is what was seen before anybody was asked.
     pub fn new(
         hands: Arc<Hands>,
-        means: Means,
+        bearings: Bearings,
+        on_disk: &DataDirectory,
         mut ended: mpsc::Receiver<PostgresEnded>,
         (sender, events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     ) -> (Self, watch::Receiver<Snapshot>) {
-        let snapshot = Snapshot::first(&hands, means);
-        let (published, watcher) = watch::channel(snapshot.clone());
+        let snapshot = Snapshot::first(&hands, bearings.means);
         let forward = sender.clone();
         tokio::spawn(async move {
             while let Some(ended) = ended.recv().await {
                 let _ = forward.send(Event::PostgresEnded(ended)).await;
             }
         });
-        let budget = RestartBudget::for_postgres();
-        let phase = Phase::BackingOff;
-        let standing_warnings = snapshot.warnings.clone();
-        let node = Node {
+        let mut node = Node {
+            standing_warnings: snapshot.warnings.clone(),
+            published: watch::channel(snapshot.clone()).0,
             hands,
-            means,
+            bearings: Arc::new(bearings),
             events,
             sender,
-            published,
             snapshot,
-            phase,
-            budget,
-            standing_warnings,
+            phase: Phase::BackingOff,
+            budget: RestartBudget::for_postgres(),
+            copies: RestartBudget::for_copies(),
+            made: Role::Standby,
+            waits: None,
+            leads_alone: false,
+            rules_rest: RulesRest::default(),
             undone: Vec::new(),
+            disagreement: None,
             unanswered: 0,
             silence: None,
         };
+        // Said before the others are asked: of two that would lead, one sees the other.
+        node.say(node.standing_of(on_disk, false));
+        let (published, watcher) = watch::channel(node.snapshot.clone());
+        node.published = published;
         (node, watcher)
     }
 
-    /// Carries out `scenario`, then serves until something says stop. Returns the container's
-    /// exit status.
-    pub async fn run(mut self, scenario: Scenario) -> u8 {
-        self.begin(scenario);
+    /// Finds out what is to be done and does it, then serves until something says stop. Returns
+    /// the container's exit status.
+    pub async fn run(mut self) -> u8 {
+        self.look(Duration::ZERO);
         let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
+        tokio::spawn(observer::look_when_asked(Arc::clone(&hands), sender.clone()));
         tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
                 return status;
             }
             self.apply(event);
+            let state = self.row().state;
+            if let Some(report) = &mut self.snapshot.report {
+                report.state = state;
+            }
             self.published.send_replace(self.snapshot.clone());
         }
         unreachable!("the node holds a sender itself")
@@ -136,11 +197,8 @@ impl Node {
     /// Handles one event. Not async on purpose: nothing here may wait.
     fn apply(&mut self, event: Event) {
         match event {
-            Event::Progress(progress) => {
-                if let Some(running) = &mut self.row().scenario {
-                    running.advance(progress);
-                }
-            }
+            Event::Looked(situation) => self.looked(&situation),
+            Event::Progress(progress) => self.progressed(progress),
             Event::PlanEnded(ended) => self.plan_ended(ended),
             Event::PostgresEnded(PostgresEnded { status }) => match self.phase {
                 Phase::Serving => {
@@ -148,15 +206,36 @@ impl Node {
                     self.start_again();
                 }
                 // A plan that needs the server fails by itself.
-                Phase::Planned(_) => warn!("postgres ended with {status} during a plan"),
-                Phase::BackingOff | Phase::Stopping => {}
+                Phase::Planned(..) => warn!("postgres ended with {status} during a plan"),
+                Phase::Looking(_) | Phase::BackingOff | Phase::Stopping => {}
             },
             Event::RestartDue => {
                 if let Phase::BackingOff = self.phase {
-                    self.begin(Scenario::PrimaryRestart);
+                    self.look(Duration::ZERO);
                 }
             }
             Event::Observed(seen) => self.observed(seen),
+            Event::LookNow => match self.hands.supervisor.serving() {
+                Some(Listen::Consumer { .. }) => {
+                    self.hands.look_now.notify_one();
+                    self.hands.look_around.notify_one();
+                }
+                // Nobody can have promoted a server that takes no connections.
+                Some(Listen::Technical { .. }) | None => {
+                    self.serves_no_more();
+                    self.snapshot.looked = Some(Instant::now());
+                }
+            },
+            Event::LookedNow(health, began) => {
+                if let Some(Listen::Consumer { .. }) = self.hands.supervisor.serving() {
+                    self.own_row(&health);
+                    self.snapshot.looked = Some(began);
+                }
+            }
+            Event::LeadAlone => {
+                warn!("a person says that whoever is silent is gone");
+                self.leads_alone = true;
+            }
             Event::StopRequested(how) => self.stop_requested(how),
             Event::ReloadRequested => match self.phase {
                 Phase::Serving => {
@@ -164,161 +243,185 @@ impl Node {
                     self.hands.supervisor.reload();
                 }
                 // A start reads everything anyway.
-                Phase::Planned(_) | Phase::BackingOff | Phase::Stopping => {}
+                Phase::Looking(_) | Phase::Planned(..) | Phase::BackingOff | Phase::Stopping => {}
             },
             Event::Stopped(_) => unreachable!("`run` ends on it"),
         }
     }
 
-    fn begin(&mut self, scenario: Scenario) {
-        let Hands { settings, layout, .. } = &*self.hands;
-        let plan = scenario::plan(settings, layout, self.means, scenario);
-        self.row().state = NodeState::Starting;
-        self.row().scenario = Some(RunningScenario::begun(plan.scenario.title()));
-        self.phase = Phase::Planned(tokio::spawn(carry_out(
-            Arc::clone(&self.hands),
-            plan,
-            self.sender.clone(),
-        )));
+    /// Looks around after a while, and comes back with [`Event::Looked`].
+    fn look(&mut self, after: Duration) {
+        let (hands, bearings) = (Arc::clone(&self.hands), Arc::clone(&self.bearings));
+        let (sender, leads_alone) = (self.sender.clone(), self.leads_alone);
+        self.phase = Phase::Looking(tokio::spawn(async move {
+            wait::back_off(after).await;
+            let asking = Asking::Everybody { instance: &hands.instance, leads_alone };
+            let seen = observe::situation(&hands.settings, &bearings, Ports::Ours, asking).await;
+            let _ = sender.send(Event::Looked(Box::new(seen))).await; // Nobody asks after the end.
+        }));
     }
 
-    fn plan_ended(&mut self, ended: Result<Vec<PlanError>, PlanError>) {
-        if let Phase::Stopping = self.phase {
-            return;
-        }
-        self.row().scenario = None;
-        match ended {
-            Ok(undone) if self.hands.supervisor.listening().is_some() => {
-                self.phase = Phase::Serving;
-                self.undone = undone.iter().map(undone_warning).collect();
-                self.undone.iter().for_each(|warning| error!("{warning}"));
-                self.serves();
-                let row = self.row();
-                row.role = Some(Role::Primary);
-                info!("{} takes reads and writes at {}", row.name, row.address);
-            }
-            // It ended in the moment between; its own event came while the plan still ran.
-            Ok(_) => self.start_again(),
-            Err(failed) => {
-                say(&failed);
-                let served_before = self.snapshot.state == ClusterState::Unhealthy;
-                if served_before && self.hands.supervisor.listening().is_none() {
-                    self.start_again();
-                } else {
-                    self.stop(Shutdown::Fast, status_of(&failed.source));
-                }
-            }
-        }
-    }
-
-    /// Postgres ended after it had served: it is started again, unless that happens too often.
-    fn start_again(&mut self) {
-        self.snapshot.state = ClusterState::Unhealthy;
-        self.snapshot.primary = None;
-        self.row().state = NodeState::Stopped;
-        self.silence = None;
-        self.gather_warnings();
-        self.phase = Phase::BackingOff;
-        match self.budget.spend(Instant::now()) {
-            Verdict::RestartAfter(delay) => {
-                info!("postgres is started again in {:.1} s", delay.as_secs_f32());
-                let sender = self.sender.clone();
-                tokio::spawn(async move {
-                    wait::back_off(delay).await;
-                    let _ = sender.send(Event::RestartDue).await;
-                });
-            }
-            Verdict::GiveUp => {
-                error!(
-                    "postgres ended too often and is not started again; its last lines above say \
-                     why. The container stops; its data is left as it is."
-                );
+    fn looked(&mut self, situation: &Situation) {
+        let Phase::Looking(_) = self.phase else { return };
+        let recognised = scenario::recognise(&self.hands.settings, situation);
+        let gives_way = matches!(&recognised, Ok(Decision::Wait(wait)) if wait.gives_way());
+        self.say(self.standing_of(&situation.data_directory, gives_way));
+        match recognised {
+            Err(refusal) => {
+                error!("{refusal}");
                 self.stop(Shutdown::Fast, 1);
             }
-        }
-    }
-
-    fn stop_requested(&mut self, how: Shutdown) {
-        if let Phase::Stopping = self.phase {
-            warn!("asked to stop again: postgres stops at once, and recovers at its next start");
-            self.hands.supervisor.signal_postgres(Shutdown::Immediate);
-            return;
-        }
-        info!("stopping");
-        self.stop(how, 0);
-    }
-
-    fn stop(&mut self, how: Shutdown, status: u8) {
-        if let Phase::Planned(plan) = std::mem::replace(&mut self.phase, Phase::Stopping) {
-            plan.abort(); // Its tools end with it.
-        }
-        self.row().state = NodeState::Stopped;
-        self.snapshot.primary = None;
-        let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
-        tokio::spawn(async move {
-            let stopped = stop(&hands, how).await;
-            let _ = sender.send(Event::Stopped(if stopped { status } else { status.max(1) })).await;
-        });
-    }
-
-    fn observed(&mut self, seen: Result<Health, SqlError>) {
-        let Phase::Serving = self.phase else { return }; // Of a server that is no more.
-        match seen {
-            Ok(health) => self.answered(health),
-            Err(failed) => {
-                debug!("the server does not say how it is: {}", chain(&failed));
-                if failed.is_silence() {
-                    self.unanswered += 1;
+            Ok(Decision::Wait(wait)) => {
+                if self.waits.as_ref() != Some(&wait) {
+                    info!("{wait}");
                 }
-                if self.unanswered == UNANSWERED_MAX {
-                    self.fell_silent(&failed);
+                if situation.ourselves.leads_alone {
+                    // In vain: it would be about something else later. Not by a look that had
+                    // begun before it was said.
+                    self.leads_alone = false;
                 }
+                self.row().waits_for = Some(wait.to_string());
+                self.waits = Some(wait);
+                self.look(LOOK_AGAIN_AFTER);
+            }
+            Ok(Decision::Begin(scenario)) => {
+                if let (Scenario::StandbyFirstStart { .. }, Role::Primary) =
+                    (&scenario, self.hands.settings.repmgr.first_role)
+                {
+                    warn!(
+                        "REPMGR_MASTER is true, this node has no data, and another node leads \
+                         already: joins it as a slave"
+                    );
+                }
+                if self.leads_alone {
+                    self.keep_the_word(situation);
+                }
+                self.waits = None;
+                self.row().waits_for = None;
+                self.begin(scenario);
             }
         }
     }
 
-    fn answered(&mut self, Health { in_recovery, lsn, timeline }: Health) {
-        self.unanswered = 0;
-        if self.row().state == NodeState::Unreachable {
-            info!("postgres answers again");
-            self.serves();
+    /// So that it need not be said again at the next start. One small file, once in a cluster's life.
+    fn keep_the_word(&self, situation: &Situation) {
+        let Hands { layout, postgres, .. } = &*self.hands;
+        let given_up = situation.ourselves.given_up;
+        let memory = Memory { given_up, ..Memory::read(layout) };
+        if let Err(error) = memory.write(layout, postgres) {
+            warn!("a person's word is not kept: {}", chain(&error));
         }
-        let services = self.hands.supervisor.helpers();
+    }
+
+    fn begin(&mut self, scenario: Scenario) {
+        let Hands { settings, layout, .. } = &*self.hands;
+        let plan = scenario::plan(settings, layout, self.bearings.means, scenario.clone());
+        match &scenario {
+            Scenario::PrimaryFirstStart { .. } => {
+                self.say(Standing::Preparing { role: Role::Primary });
+            }
+            Scenario::StandbyFirstStart { .. } => {
+                self.say(Standing::Preparing { role: Role::Standby });
+            }
+            // It has what it has until that is changed, and stops serving.
+            Scenario::Rejoin { .. } | Scenario::Replace => self.serves_no_more(),
+            // They have what they have.
+            Scenario::PrimaryRestart { .. }
+            | Scenario::Recovery
+            | Scenario::StandbyRestart { .. }
+            | Scenario::FromArchive
+            | Scenario::Follow { .. }
+            | Scenario::Promoted
+            | Scenario::BackupNodeStart => {}
+        }
+        if !serves_meanwhile(&scenario) {
+            self.row().state = NodeState::Starting;
+        }
+        self.row().scenario = Some(RunningScenario::begun(plan.scenario.title()));
+        let carried_out = carry_out(Arc::clone(&self.hands), plan, self.sender.clone());
+        self.phase = Phase::Planned(scenario, tokio::spawn(carried_out));
+    }
+
+    fn progressed(&mut self, progress: Progress) {
+        let Phase::Planned(scenario, _) = &self.phase else { return };
+        let serves_meanwhile = serves_meanwhile(scenario);
+        let id = self.hands.id.get().copied();
         let row = self.row();
-        row.answered = Instant::now();
-        row.role = Some(if in_recovery { Role::Standby } else { Role::Primary });
-        (row.timeline, row.lsn) = (Some(timeline), lsn);
-        row.lag_bytes = (!in_recovery).then_some(0);
-        row.lag_seconds = (!in_recovery).then_some(0.0);
-        row.services = services.iter().map(ToString::to_string).collect();
-        self.snapshot.timeline = Some(timeline);
+        row.id = id;
+        if !serves_meanwhile {
+            row.state = match progress.activity {
+                Activity::Starting => NodeState::Starting,
+                Activity::Cloning => NodeState::Cloning,
+                Activity::Rewinding => NodeState::Rewinding,
+                Activity::CatchingUp => NodeState::CatchingUp,
+            };
+        }
+        row.waits_for.clone_from(&progress.waits_for);
+        let takes_back = progress.activity == Activity::Rewinding;
+        if let Some(running) = &mut row.scenario {
+            running.advance(progress);
+        }
+        if takes_back {
+            // Half of one history and half of another.
+            self.say(Standing::Preparing { role: Role::Standby });
+        }
     }
 
-    /// Nobody is sent to a server that answers nobody. It is not restarted: what keeps it from
-    /// answering, a disk say, would keep it from stopping too.
-    fn fell_silent(&mut self, failed: &SqlError) {
-        let warning = format!("postgres runs and does not answer: {}", chain(failed));
-        warn!("{warning}");
-        self.silence = Some(warning);
-        self.snapshot.state = ClusterState::Unhealthy;
-        self.snapshot.primary = None;
-        self.row().state = NodeState::Unreachable;
-        self.gather_warnings();
+    /// Afterwards nobody takes it for one that serves; it still has what it has.
+    fn serves_no_more(&mut self) {
+        let standing = self.snapshot.report.as_ref().map(|report| report.standing);
+        if let Some(Standing::Serving { role, timeline, lsn }) = standing {
+            self.say(Standing::AtRest { role, timeline, lsn });
+        }
     }
 
-    /// Consumers may come.
-    fn serves(&mut self) {
-        self.snapshot.state = ClusterState::Healthy;
-        self.snapshot.primary = Some(self.hands.identity.name.clone());
-        self.row().state = NodeState::Running;
-        self.unanswered = 0;
-        self.silence = None;
-        self.gather_warnings();
+    /// What the node says of itself before it serves.
+    fn standing_of(&self, on_disk: &DataDirectory, gives_way: bool) -> Standing {
+        if self.hands.settings.herd.kind != NodeKind::Data {
+            return Standing::NoData;
+        }
+        let first_role = self.hands.settings.repmgr.first_role;
+        match on_disk {
+            DataDirectory::Cluster(scenario::Cluster { role, control, .. }) => match control {
+                Some(control) => {
+                    Standing::AtRest { role: *role, timeline: control.timeline, lsn: control.lsn }
+                }
+                None => Standing::Preparing { role: *role },
+            },
+            DataDirectory::Empty
+            | DataDirectory::Unfinished
+            | DataDirectory::OtherMajor { .. }
+            | DataDirectory::Broken { .. }
+            | DataDirectory::Unreadable { .. }
+            | DataDirectory::Foreign { .. } => Standing::Empty { first_role, gives_way },
+        }
     }
 
-    fn gather_warnings(&mut self) {
-        let all = self.standing_warnings.iter().chain(&self.undone).chain(&self.silence);
-        self.snapshot.warnings = all.cloned().collect();
+    /// Tells the others what this node is.
+    fn say(&mut self, standing: Standing) {
+        let Hands { settings, address, id, instance, .. } = &*self.hands;
+        let before = self.snapshot.report.take();
+        let (newest, given_up, members) = match &before {
+            Some(before) => (before.newest, before.given_up, before.members.clone()),
+            // What a node has heard of outlives it, for those who ask it while it starts.
+            None => {
+                let memory = Memory::read(&self.hands.layout);
+                (memory.newest, memory.given_up, memory.addresses())
+            }
+        };
+        self.snapshot.report = Some(Report {
+            cluster: settings.herd.cluster.clone(),
+            name: settings.repmgr.node_name.clone(),
+            id: id.get().copied().filter(|_| settings.herd.kind == NodeKind::Data),
+            address: address.clone(),
+            system: before.as_ref().and_then(|before| before.system),
+            standing,
+            state: self.snapshot.nodes[0].state,
+            newest,
+            given_up,
+            members,
+            instance: instance.clone(),
+        });
     }
 
     fn row(&mut self) -> &mut NodeStatus {
@@ -326,88 +429,21 @@ impl Node {
     }
 }
 
+/// Consumers are served before, during and after it.
+fn serves_meanwhile(scenario: &Scenario) -> bool {
+    matches!(scenario, Scenario::FromArchive | Scenario::Follow { .. } | Scenario::Promoted)
+}
+
 async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {
     let (progress, mut told) = mpsc::channel(EVENTS_MAX);
     let forward = sender.clone();
-    tokio::spawn(async move {
+    let forwarding = tokio::spawn(async move {
         while let Some(progress) = told.recv().await {
             let _ = forward.send(Event::Progress(progress)).await;
         }
     });
     let ended = hands.carry_out(&plan, &progress).await;
+    drop(progress);
+    let _ = forwarding.await; // What was told last comes before the end.
     let _ = sender.send(Event::PlanEnded(ended)).await; // Nobody asks after the end.
-}
-
-/// Afterwards nothing of the node runs. Says whether Postgres' data is as an orderly stop
-/// leaves it: its exit status does not tell (an immediate shutdown ends with 0 too).
-async fn stop(hands: &Hands, how: Shutdown) -> bool {
-    let supervisor = &hands.supervisor;
-    let began = Instant::now();
-    let limit = hands.settings.herd.stop_timeout;
-    supervisor.stop_helpers(limit).await;
-    let Hands { layout, postgres: account, .. } = hands;
-    // What is unfinished is made anew anyway. And a server that was just about to recover from a
-    // full disk, which may be why the plan failed, does not always take a fast shutdown (tried).
-    let unfinished = layout.unfinished_marker().exists();
-    let how = if unfinished { Shutdown::Immediate } else { how };
-    let running = supervisor.signal_postgres(how);
-    if let Some(running) = &running {
-        let left = limit.saturating_sub(began.elapsed());
-        if tokio::time::timeout(left, running.wait()).await.is_err() {
-            warn!(
-                "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
-                 recovers at its next start",
-                limit.as_secs()
-            );
-            supervisor.signal_postgres(Shutdown::Immediate);
-            running.wait().await;
-        }
-    }
-    if unfinished || !layout.pgdata.join("PG_VERSION").exists() {
-        return true; // There is nothing that anybody was served from.
-    }
-    // Also where none ran: one that crashed may have been about to be started again.
-    match postgres::control_data(&layout.bin_dir, &layout.pgdata, account).await {
-        Ok(control) if control.shut_down => {
-            if running.is_some() {
-                info!("postgres was shut down in {:.1} s", began.elapsed().as_secs_f32());
-            }
-            true
-        }
-        Ok(_) => {
-            warn!("postgres ended without a shutdown checkpoint: its next start recovers from WAL");
-            false
-        }
-        Err(failed) => {
-            warn!("cannot tell whether postgres was shut down: {}", chain(&failed));
-            false
-        }
-    }
-}
-
-/// What the container ends with.
-fn status_of(failed: &StepError) -> u8 {
-    use std::os::unix::process::ExitStatusExt;
-    if let StepError::Unsafe(_) = failed {
-        return BAD_SETTINGS;
-    }
-    // As the official image does.
-    if let StepError::Hook(HookError::Failed { status, .. }) = failed {
-        let status = status.code().or(status.signal().map(|signal| 128 + signal));
-        return status.and_then(|status| u8::try_from(status).ok()).unwrap_or(1);
-    }
-    1
-}
-
-fn undone_warning(failed: &PlanError) -> String {
-    let PlanError { step, source, .. } = failed;
-    format!("cannot {step}: {}; it is tried again at the next start", chain(source))
-}
-
-fn say(failed: &PlanError) {
-    if let StepError::Unsafe(refused) = &failed.source {
-        refused.iter().for_each(|one| error!("{one}"));
-    } else {
-        error!("{}", chain(failed));
-    }
 }

@@ -1,7 +1,8 @@
 //! What HTTP and `pgherd status` show: a copy of what the node knows, replaced after every event,
 //! so that a reader never waits for the loop and the loop never for a reader.
 
-use crate::cluster::{Address, Lsn, NodeId, Role, Timeline};
+use super::node_role::NodeRole;
+use crate::cluster::{Address, Lsn, NodeId, NodeState, Report, Timeline};
 use crate::execute::{Hands, Progress};
 use crate::layout::Means;
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,14 @@ pub struct Snapshot {
     pub failover: String,
     /// One sentence each.
     pub warnings: Vec<String>,
-    /// A row a node.
+    /// A row a node; the first one is the node that answers.
     pub nodes: Vec<NodeStatus>,
+    /// What this node says of itself to the others.
+    #[serde(skip)]
+    pub report: Option<Report>,
+    /// When it was found out last that this is so; only of those who asked for it.
+    #[serde(skip)]
+    pub looked: Option<Instant>,
 }
 
 /// How the cluster is.
@@ -37,6 +44,8 @@ pub enum ClusterState {
     Provisioning,
     /// All is well.
     Healthy,
+    /// Somebody takes writes, and a node is missing or not ready.
+    Degraded,
     /// Nobody takes writes.
     Unhealthy,
 }
@@ -46,16 +55,18 @@ pub enum ClusterState {
 pub struct NodeStatus {
     /// `REPMGR_NODE_NAME`.
     pub name: String,
-    /// repmgr's number.
-    pub id: NodeId,
+    /// repmgr's number. `None` where it never has one: without a Postgres.
+    pub id: Option<NodeId>,
     /// Where consumers find it.
     pub address: Address,
-    /// What its Postgres does. `None` until it has said so.
-    pub role: Option<Role>,
+    /// What it is to the cluster. `None` until its Postgres has said so.
+    pub role: Option<NodeRole>,
     /// What the node does.
     pub state: NodeState,
     /// The scenario under way.
     pub scenario: Option<RunningScenario>,
+    /// Why it does not go on just now.
+    pub waits_for: Option<String>,
     /// The branch of history that it is on.
     pub timeline: Option<Timeline>,
     /// Written or replayed up to here.
@@ -81,22 +92,8 @@ pub struct NodeStatus {
     pub services: Vec<String>,
 }
 
-/// What a node does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NodeState {
-    /// A start is under way, or Postgres recovers.
-    Starting,
-    /// It serves.
-    Running,
-    /// Postgres does not run, or is about to end.
-    Stopped,
-    /// Postgres runs and does not answer.
-    Unreachable,
-}
-
 /// A plan that is being carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningScenario {
     /// The section's title in the scenario document.
     pub title: String,
@@ -106,12 +103,18 @@ pub struct RunningScenario {
     pub stages: usize,
     /// The document's line.
     pub stage_title: String,
+    /// Of what is copied or rewound: so much is done,
+    pub bytes_done: Option<u64>,
+    /// of so much,
+    pub bytes_total: Option<u64>,
+    /// and the rest takes so long at this rate.
+    pub seconds_left: Option<u64>,
 }
 
 impl Snapshot {
     /// Before anything has happened.
     pub(super) fn first(hands: &Hands, means: Means) -> Self {
-        let Hands { settings, identity, .. } = hands;
+        let Hands { settings, .. } = hands;
         let mut warnings = settings.warnings.clone();
         warnings.extend(default_password_warning(&settings.default_passwords));
         if means == Means::OneAccount {
@@ -129,24 +132,13 @@ impl Snapshot {
             failover: "manual".to_owned(),
             warnings,
             nodes: vec![NodeStatus {
-                name: identity.name.clone(),
-                id: identity.id,
-                address: identity.address.clone(),
-                role: None,
                 state: NodeState::Starting,
-                scenario: None,
-                timeline: None,
-                lsn: None,
-                lag_bytes: None,
-                lag_seconds: None,
-                sync: false,
                 priority: settings.repmgr.priority,
                 location: settings.repmgr.location.clone(),
-                votes: false,
-                answered: Instant::now(),
-                last_seen_seconds: 0.0,
-                services: Vec::new(),
+                ..NodeStatus::unknown(&settings.repmgr.node_name, hands.address.clone())
             }],
+            report: None,
+            looked: None,
         }
     }
 
@@ -157,6 +149,32 @@ impl Snapshot {
             node.last_seen_seconds = node.answered.elapsed().as_secs_f64();
         }
         now
+    }
+}
+
+impl NodeStatus {
+    /// Of a node that has not said anything.
+    pub(super) fn unknown(name: &str, address: Address) -> Self {
+        NodeStatus {
+            name: name.to_owned(),
+            id: None,
+            address,
+            role: None,
+            state: NodeState::Unreachable,
+            scenario: None,
+            waits_for: None,
+            timeline: None,
+            lsn: None,
+            lag_bytes: None,
+            lag_seconds: None,
+            sync: false,
+            priority: 100,
+            location: "default".to_owned(),
+            votes: false,
+            answered: Instant::now(),
+            last_seen_seconds: 0.0,
+            services: Vec::new(),
+        }
     }
 }
 
@@ -172,24 +190,43 @@ fn default_password_warning(roles: &[String]) -> Option<String> {
 
 impl RunningScenario {
     pub(super) fn begun(title: &str) -> Self {
-        RunningScenario { title: title.to_owned(), stage: 0, stages: 0, stage_title: String::new() }
+        RunningScenario { title: title.to_owned(), ..RunningScenario::default() }
     }
 
     pub(super) fn advance(&mut self, progress: Progress) {
-        let Progress { stage, stages, title } = progress;
+        let Progress { stage, stages, title, bytes, seconds_left, .. } = progress;
         (self.stage, self.stages, self.stage_title) = (stage, stages, title);
+        (self.bytes_done, self.bytes_total) = bytes.map(|bytes| (bytes.done, bytes.total)).unzip();
+        self.seconds_left = seconds_left;
     }
 }
 
-impl fmt::Display for NodeState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NodeState::Starting => "starting",
-            NodeState::Running => "running",
-            NodeState::Stopped => "stopped",
-            NodeState::Unreachable => "unreachable",
-        })
+impl RunningScenario {
+    /// `1.2 of 4.0 GB, 30 %, about 40 s to go`.
+    fn bytes(&self) -> Option<String> {
+        let (done, total) = (self.bytes_done?, self.bytes_total.filter(|total| *total > 0)?);
+        let rest = self.seconds_left.map(|seconds| format!(", about {seconds} s to go"));
+        Some(format!(
+            "{} of {}, {} %{}",
+            bytes_in_words(done),
+            bytes_in_words(total),
+            (done.min(total) as f64 / total as f64 * 100.0) as u64,
+            rest.unwrap_or_default()
+        ))
     }
+}
+
+/// With three digits at most.
+fn bytes_in_words(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if size < 1000.0 {
+            let digits = if size < 10.0 && unit != "B" { 1 } else { 0 };
+            return format!("{size:.digits$} {unit}");
+        }
+        size /= 1024.0;
+    }
+    format!("{size:.1} TB")
 }
 
 impl fmt::Display for ClusterState {
@@ -197,6 +234,7 @@ impl fmt::Display for ClusterState {
         f.write_str(match self {
             ClusterState::Provisioning => "provisioning",
             ClusterState::Healthy => "healthy",
+            ClusterState::Degraded => "degraded",
             ClusterState::Unhealthy => "unhealthy",
         })
     }
@@ -214,24 +252,34 @@ impl fmt::Display for Snapshot {
         let state = width(|node| node.state.to_string().len(), 8);
         writeln!(
             f,
-            "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  LSN",
-            "NODE", "ID", "ADDRESS", "ROLE", "STATE", "TL"
+            "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  {:<10}  LAG",
+            "NODE", "ID", "ADDRESS", "ROLE", "STATE", "TL", "LSN"
         )?;
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        for node in &self.nodes {
+        let mut nodes: Vec<&NodeStatus> = self.nodes.iter().collect();
+        nodes.sort_by_key(|node| (node.id.is_none(), node.id, &node.name));
+        for node in nodes {
             writeln!(
                 f,
-                "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  {}",
+                "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  {:<10}  {}",
                 node.name,
-                node.id.to_string(),
+                or_dash(node.id.map(|id| id.to_string())),
                 node.address.to_string(),
                 or_dash(node.role.map(|role| role.to_string())),
                 node.state.to_string(),
                 or_dash(node.timeline.map(|timeline| timeline.to_string())),
                 or_dash(node.lsn.map(|lsn| lsn.to_string())),
+                or_dash(node.lag_bytes.map(bytes_in_words)),
             )?;
-            if let Some(RunningScenario { title, stage, stages, stage_title }) = &node.scenario {
+            if let Some(RunningScenario { title, stage, stages, stage_title, .. }) = &node.scenario
+            {
                 writeln!(f, "  {title}: {stage}/{stages} {stage_title}")?;
+            }
+            if let Some(done) = node.scenario.as_ref().and_then(RunningScenario::bytes) {
+                writeln!(f, "  {done}")?;
+            }
+            if let Some(reason) = &node.waits_for {
+                writeln!(f, "  waits: {reason}")?;
             }
         }
         self.warnings.iter().try_for_each(|warning| writeln!(f, "! {warning}"))

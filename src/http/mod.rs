@@ -1,18 +1,31 @@
 //! Port 8008: what load balancers, probes and `pgherd status` ask. Answers come from the
 //! [`Snapshot`]; no handler asks the server anything.
 
-use crate::cluster::Role;
-use crate::control::{NodeState, NodeStatus, Snapshot};
+mod archive;
+mod token;
+mod wishes;
+
+pub use archive::Archived;
+pub use wishes::Wishes;
+
+use crate::cluster::NodeState;
+use crate::control::{NodeRole, NodeStatus, Snapshot};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Json;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -26,29 +39,63 @@ type Snapshots = watch::Receiver<Snapshot>;
 /// So many may ask at the same time; more wait to be accepted. Load balancers and probes are a few.
 const CONNECTIONS_MAX: usize = 64;
 /// From a connection's first byte to the last of its answer, which is one; whoever is slower holds
-/// the place of another.
+/// the place of another. Copies of WAL and backups have a limit of their own, to each of their pieces.
 const CONNECTION_AT_MOST: Duration = Duration::from_secs(10);
 
+/// One who asks.
+#[derive(Clone, Debug)]
+struct Connection {
+    peer: SocketAddr,
+    may_last: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// It may take longer than other answers do.
+    fn may_last(&self) {
+        self.may_last.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Answers until the node ends.
-pub async fn serve(mut listener: TcpListener, snapshots: Snapshots) {
-    let service = TowerToHyperService::new(routes(snapshots));
+pub async fn serve(
+    mut listener: TcpListener,
+    snapshots: Snapshots,
+    archived: Option<Archived>,
+    wishes: Wishes,
+) {
+    let archive = archived.map(archive::routes).unwrap_or_default();
+    let service = TowerToHyperService::new(
+        routes(snapshots.clone()).merge(archive).merge(wishes::routes(wishes, snapshots)),
+    );
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
         // axum's: it waits a little after an error such as too many open files, and goes on.
-        let (stream, _) = Listener::accept(&mut listener).await;
+        let (stream, peer) = Listener::accept(&mut listener).await;
+        let connection = Connection { peer, may_last: Arc::default() };
+        let (asked, routes) = (connection.clone(), service.clone());
+        let introduced = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(asked.clone());
+            routes.call(request)
+        });
         let mut one_answer = http1::Builder::new();
         let answer =
-            one_answer.keep_alive(false).serve_connection(TokioIo::new(stream), service.clone());
+            one_answer.keep_alive(false).serve_connection(TokioIo::new(stream), introduced);
         tokio::spawn(async move {
-            let _ = timeout(CONNECTION_AT_MOST, answer).await; // Whoever asked has gone, or is late.
+            let mut answer = pin!(answer);
+            // Whoever asked may have gone, or is late.
+            if timeout(CONNECTION_AT_MOST, &mut answer).await.is_err()
+                && connection.may_last.load(Ordering::Relaxed)
+            {
+                let _ = answer.await;
+            }
             drop(place);
         });
     }
 }
 
 fn routes(snapshots: Snapshots) -> Router {
-    let primary = |node: &NodeStatus| serves_as(node, Role::Primary);
+    let primary = |node: &NodeStatus| serves_as(node, NodeRole::Primary);
     Router::new()
         // The loop that answers is the loop that runs the node: that it answers is the proof.
         .route("/liveness", on(GET_OR_OPTIONS, async || StatusCode::OK))
@@ -57,8 +104,8 @@ fn routes(snapshots: Snapshots) -> Router {
         .route("/primary", probe(primary))
         .route("/leader", probe(primary))
         .route("/read-write", probe(primary))
-        .route("/read-only", probe(is_running))
-        .route("/replica", probe(|node| serves_as(node, Role::Standby)))
+        .route("/read-only", probe(|node| is_running(node) && node.role != Some(NodeRole::Backup)))
+        .route("/replica", probe(|node| serves_as(node, NodeRole::Standby)))
         .route("/status", get(status))
         .with_state(snapshots)
 }
@@ -81,7 +128,7 @@ fn is_running(node: &NodeStatus) -> bool {
     node.state == NodeState::Running
 }
 
-fn serves_as(node: &NodeStatus, role: Role) -> bool {
+fn serves_as(node: &NodeStatus, role: NodeRole) -> bool {
     is_running(node) && node.role == Some(role)
 }
 
@@ -92,10 +139,10 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
-    const SNAPSHOT: &str = r#"{"cluster": "pgherd", "state": "healthy", "primary": "node1",
+    pub(super) const SNAPSHOT: &str = r#"{"cluster": "pgherd", "state": "healthy", "primary": "node1",
         "timeline": 3, "paused": false, "failover": "manual", "warnings": [], "nodes": [{
         "name": "node1", "id": 1, "address": "node1:5432", "role": "primary", "state": "running",
-        "scenario": null, "timeline": 3, "lsn": "0/5000148", "lag_bytes": 0, "lag_seconds": 0.0,
+        "scenario": null, "waits_for": null, "timeline": 3, "lsn": "0/5000148", "lag_bytes": 0, "lag_seconds": 0.0,
         "sync": false, "priority": 100, "location": "default", "votes": false,
         "last_seen_seconds": 0.4, "services": []}]}"#;
 
@@ -106,7 +153,10 @@ mod tests {
             let (_sender, snapshots) = watch::channel(serde_json::from_str(SNAPSHOT).unwrap());
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let address = listener.local_addr().unwrap();
-            tokio::spawn(serve(listener, snapshots));
+            let no_files = |_: &std::path::Path| unreachable!("no variable names a file");
+            let settings = crate::settings::read([], no_files).unwrap();
+            let wishes = Wishes::new(&settings, tokio::sync::mpsc::channel(1).0);
+            tokio::spawn(serve(listener, snapshots, None, wishes));
             for method in ["GET", "HEAD", "OPTIONS"] {
                 for (path, code) in [("/primary", "200"), ("/replica", "503"), ("/liveness", "200")]
                 {

@@ -183,6 +183,37 @@ const RULES: &[Rule] = &[
     },
 ];
 
+/// Settings of which a standby needs as much as its primary has, with what `pg_controldata` calls
+/// them and what they are where the operator says nothing (`CheckRequiredParameterValues` in Postgres' xlogrecovery.c).
+const LIMITS: [(&str, &str, u64); 5] = [
+    ("max_connections", "max_connections setting", 100),
+    ("max_worker_processes", "max_worker_processes setting", 8),
+    ("max_wal_senders", "max_wal_senders setting", 16), // templates/conf/pgherd.conf
+    ("max_prepared_transactions", "max_prepared_xacts setting", 0),
+    ("max_locks_per_transaction", "max_locks_per_xact setting", 64),
+];
+
+/// A limit's name, and its value on the primary.
+pub type Limits = Vec<(&'static str, u64)>;
+
+/// The primary's limits, as `pg_controldata` prints them.
+pub fn limits_in(control_data: &str) -> Limits {
+    let values = control_data.lines().filter_map(|line| line.split_once(':'));
+    let values: Vec<_> = values.map(|(name, value)| (name, value.trim().parse().ok())).collect();
+    let value = |called: &str| values.iter().find(|(name, _)| *name == called)?.1;
+    LIMITS.iter().filter_map(|(name, called, _)| Some((*name, value(called)?))).collect()
+}
+
+/// Those of `limits` that are higher than what `assignments` ask for.
+pub fn too_low(assignments: &[Assignment], limits: &Limits) -> Limits {
+    let wanted = |name: &str| {
+        let assigned = in_force(assignments, name).and_then(|one| one.value.parse().ok());
+        let default = LIMITS.iter().find(|(limit, ..)| *limit == name).map(|(.., value)| *value);
+        assigned.or(default).unwrap_or_default()
+    };
+    limits.iter().copied().filter(|(name, value)| wanted(name) < *value).collect()
+}
+
 /// The name under which [`read`] lists a file or directory that it could not read.
 const UNREADABLE: &str = "include";
 
@@ -308,7 +339,7 @@ fn conf_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// One line: `name = value`, `name value`, the value bare or in single quotes, `#` to the end a
 /// comment. The manual's "Parameter Interaction via the Configuration File".
-fn assignment(line: &str) -> Option<(String, String)> {
+pub(super) fn assignment(line: &str) -> Option<(String, String)> {
     let line = line.trim_start();
     let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)))?;
     let (name, rest) = line.split_at(end);

@@ -76,10 +76,11 @@ fn rules(settings: &Settings) -> Vec<String> {
         rules.push(format!("host {database:<12} {role:<18} {from:<8} {method}"));
     };
     // Replication as repmgr: `repmgr node rejoin` tries it (repmgr-and-barman notes of the
-    // project: its source, "replication connection" check).
+    // project: its source, "replication connection" check). The database repmgr as
+    // repmgr_streaming: pg_rewind reads files over it, and a node its peer's histories and slots.
     for (role, databases) in [
         ("repmgr", &["repmgr", "replication"] as &[_]),
-        ("repmgr_streaming", &["replication"]),
+        ("repmgr_streaming", &["repmgr", "replication"]),
         ("barman", &["postgres"]),
         ("barman_streaming", &["replication"]),
     ] {
@@ -99,6 +100,14 @@ fn rules(settings: &Settings) -> Vec<String> {
         rule("replication", &superuser, "all", "reject");
     }
     rules
+}
+
+/// For a directory that comes without the file, because its image kept it elsewhere: what `initdb`
+/// and [`last_rule`] make of it.
+pub fn of_nobody(settings: &Settings) -> String {
+    let local = "local all all trust\nlocal replication all trust\n";
+    let hosts = "host all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n";
+    format!("{local}{hosts}{}", last_rule(settings))
 }
 
 /// What the official image appends to what `initdb` made, so that others than this host get in.

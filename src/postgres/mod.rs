@@ -1,17 +1,25 @@
 //! PostgreSQL: one function for each thing asked of its programs, and their output parsed here.
 
 pub mod conf;
+pub mod conninfo;
+pub mod copy;
 pub mod hba;
 pub mod hooks;
 pub mod leftovers;
 mod password;
+pub mod peer;
+mod progress;
+pub mod restore;
+pub mod rewind;
 mod session;
+pub mod standby;
 mod theirs;
 
 pub use hooks::HookError;
+pub use progress::Bytes;
 pub use session::{Health, Session, SqlError};
 
-use crate::cluster::{ControlData, Timeline};
+use crate::cluster::{ControlData, Lsn, SystemId, Timeline};
 use crate::layout::Layout;
 use crate::service::{Durability, Listen};
 use crate::settings::Settings;
@@ -22,8 +30,9 @@ use crate::system::lent_name::with_a_name;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tracing::warn;
 
 /// `initdb` takes a second; on a slow network volume it was seen to take minutes.
 const INITDB_AT_MOST: Duration = Duration::from_secs(15 * 60);
@@ -41,6 +50,23 @@ pub enum PostgresError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Another node's server did not answer.
+    #[error(transparent)]
+    Peer(#[from] peer::PeerError),
+    /// A copy of a cluster cannot be made beside what is there.
+    #[error(
+        "{} is not empty, and a tablespace of the cluster that is to be copied goes there; if it is \
+         this node's own data of before, stop the node, remove the data directory and what is in \
+         this one, and start it again", .0.display()
+    )]
+    TablespaceInTheWay(PathBuf),
+    /// What must outlive `pg_rewind` lies where it would be removed or overwritten, or an earlier
+    /// one was not completed.
+    #[error(
+        "pg_rewind cannot be used on {}: it was interrupted there before, or pgherd keeps files of \
+         its own in it that would become the source's", .0.display()
+    )]
+    NotToBeRewound(PathBuf),
     /// `pg_controldata` printed something else than what is known.
     #[error("cannot read pg_controldata's answer: {0}")]
     ControlData(&'static str),
@@ -52,7 +78,10 @@ impl PostgresError {
         match self {
             PostgresError::Program(error) => matches!(error, ProgramError::Failed { .. }),
             PostgresError::ControlData(_) => true,
-            PostgresError::File(_) => false,
+            PostgresError::File(_)
+            | PostgresError::Peer(_)
+            | PostgresError::TablespaceInTheWay(_)
+            | PostgresError::NotToBeRewound(_) => false,
         }
     }
 }
@@ -182,7 +211,12 @@ pub fn write_conf(
     };
     let path = in_pgdata("pg_hba.conf");
     theirs::keep_our_lines(&path, account, &layout.operator_hba, |present| {
+        let of_nobody = hba::of_nobody(settings);
+        let present = if present.is_empty() { of_nobody.as_bytes() } else { present };
         hba::with_block(settings, present, &layout.operator_hba, theirs.as_deref())
+    })?;
+    theirs::keep_our_lines(&in_pgdata("pg_ident.conf"), account, &layout.operator_hba, |present| {
+        present.to_owned()
     })
 }
 
@@ -194,18 +228,28 @@ pub fn operator_assignments(layout: &Layout, flags: &[String]) -> Vec<conf::Assi
 }
 
 /// The server as a program: in the foreground, listening where `listen` says.
-/// pgherd's flags come last, so they are in force whatever `flags` says.
+/// pgherd's flags come last, so they are in force whatever `flags` says. `limits` are what a standby
+/// must not fall short of.
 pub fn server(
     layout: &Layout,
     account: &Account,
     flags: &[String],
     listen: Listen,
     durability: Durability,
+    limits: &conf::Limits,
 ) -> Program {
     let mut ours = Vec::new();
     let mut set = |name: &str, value: &str| ours.push(format!("{name}={value}"));
-    if let Some(libraries) = conf::preload_libraries(&operator_assignments(layout, flags)) {
+    let assignments = operator_assignments(layout, flags);
+    if let Some(libraries) = conf::preload_libraries(&assignments) {
         set("shared_preload_libraries", &libraries);
+    }
+    for (name, value) in conf::too_low(&assignments, limits) {
+        warn!(
+            "{name} is {value} for now, as on the primary when this standby last heard of it: a \
+             standby with less does not start; yours is in force after a restart once the primary's is"
+        );
+        set(name, &value.to_string());
     }
     set("port", &listen.port().to_string());
     match listen {
@@ -236,11 +280,7 @@ pub fn server(
 /// Afterwards no socket is in the way that nobody listens on. Its lock file names the pid of a
 /// server of another life, which may be anybody's by now, and Postgres would give way to it.
 pub fn remove_stale_socket(layout: &Layout, listen: Listen) -> Result<(), FileError> {
-    let directory = match listen {
-        Listen::Technical { .. } => &layout.technical_socket_dir,
-        Listen::Consumer { .. } => &layout.socket_dir,
-    };
-    let socket = directory.join(format!(".s.PGSQL.{}", listen.port()));
+    let socket = layout.socket_dir_of(listen).join(format!(".s.PGSQL.{}", listen.port()));
     if UnixStream::connect(&socket).is_ok() {
         return Ok(()); // Somebody's, who shares the directory: Postgres says so.
     }
@@ -264,9 +304,20 @@ fn recorded_postmaster(pgdata: &Path) -> Option<String> {
     pid.parse::<i32>().ok().map(|_| pid.to_owned())
 }
 
+/// When `postmaster.pid` was written last. To be asked before a server is started: see
+/// [`accepts_connections`].
+pub fn pid_file_written(pgdata: &Path) -> Option<SystemTime> {
+    fs::metadata(pgdata.join("postmaster.pid")).and_then(|meta| meta.modified()).ok()
+}
+
 /// Whether the server whose pid this is accepts connections. The postmaster writes it into the
 /// last line of `postmaster.pid` (`AddToDataDirLockFile`, `PM_STATUS_READY` in its pidfile.h).
-pub fn accepts_connections(pgdata: &Path, pid: i32) -> bool {
+/// A file that is as old as `before` is another server's, though the pid may be the same: a container
+/// that is started again gives the same pids again.
+pub fn accepts_connections(pgdata: &Path, pid: i32, before: Option<SystemTime>) -> bool {
+    if pid_file_written(pgdata) == before {
+        return false;
+    }
     let Ok(text) = fs::read_to_string(pgdata.join("postmaster.pid")) else { return false };
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     lines.first() == Some(&pid.to_string().as_str())
@@ -284,6 +335,52 @@ pub async fn control_data(
     parse_control_data(&String::from_utf8_lossy(&output.stdout)).map_err(PostgresError::ControlData)
 }
 
+/// Whether the data directory is a copy that has not come to the point yet from which on it can be
+/// used. No server runs on it.
+async fn is_being_restored(layout: &Layout, account: &Account) -> Result<bool, PostgresError> {
+    // The server takes it away when it has noted in the control file what stands in it.
+    if acting_as(account, || layout.pgdata.join("backup_label").exists()) {
+        return Ok(true);
+    }
+    let program = Program::new(layout.program("pg_controldata")).account(account);
+    let program = program.env("LC_ALL", "C").arg(&layout.pgdata);
+    let text = program.output(CONTROL_DATA_AT_MOST).await?.text();
+    let start = text.lines().find_map(|line| line.strip_prefix("Backup start location:"));
+    match start.map(str::trim).map(str::parse::<Lsn>) {
+        Some(Ok(start)) => Ok(start != Lsn(0)),
+        _ => Err(PostgresError::ControlData("Backup start location")),
+    }
+}
+
+/// The newest timeline that `pgdata` has a history file of, else the first. A primary's own, also
+/// where it was killed before its first checkpoint after its promotion: until then its control file
+/// names the one before.
+pub fn newest_history(pgdata: &Path, account: &Account) -> Timeline {
+    let wal = pgdata.join("pg_wal");
+    let names = acting_as(account, || {
+        let entries = fs::read_dir(&wal).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).collect::<Vec<_>>()
+    });
+    let timeline = |name: &OsString| {
+        let number = name.to_str()?.strip_suffix(".history")?;
+        u32::from_str_radix(number, 16).ok().map(Timeline)
+    };
+    names.iter().filter_map(timeline).max().unwrap_or(Timeline(1))
+}
+
+/// What the primary's limits were when a standby in `pgdata` last heard of them: it does not start
+/// with less ("hot standby" in the manual). Empty for a primary, and where they cannot be read.
+pub async fn limits(bin: &Path, pgdata: &Path, account: &Account) -> conf::Limits {
+    if !acting_as(account, || pgdata.join("standby.signal").exists()) {
+        return conf::Limits::new();
+    }
+    let program = Program::new(bin.join("pg_controldata")).account(account).env("LC_ALL", "C");
+    match program.arg(pgdata).output(CONTROL_DATA_AT_MOST).await {
+        Ok(output) => conf::limits_in(&output.text()),
+        Err(_) => conf::Limits::new(), // The server says better what is wrong.
+    }
+}
+
 fn parse_control_data(text: &str) -> Result<ControlData, &'static str> {
     let value = |name: &'static str| {
         text.lines()
@@ -292,11 +389,17 @@ fn parse_control_data(text: &str) -> Result<ControlData, &'static str> {
             .map(|(_, value)| value.trim())
             .ok_or(name)
     };
-    let number = |name| value(name).and_then(|value| value.parse::<u64>().map_err(|_| name));
+    let timeline =
+        |name| value(name).and_then(|value| value.parse::<u32>().map(Timeline).map_err(|_| name));
+    let lsn = |name| value(name).and_then(|value| value.parse::<Lsn>().map_err(|_| name));
+    let system = "Database system identifier";
+    // Zero where there is none: on a primary.
+    let replayed = lsn("Minimum recovery ending location")?;
     Ok(ControlData {
-        timeline: Timeline(
-            u32::try_from(number("Latest checkpoint's TimeLineID")?).map_err(|_| "TimeLineID")?,
-        ),
+        system: SystemId(value(system)?.parse().map_err(|_| system)?),
+        timeline: timeline("Latest checkpoint's TimeLineID")?
+            .max(timeline("Min recovery ending loc's timeline")?),
+        lsn: lsn("Latest checkpoint location")?.max(replayed),
         shut_down: value("Database cluster state")?.starts_with("shut down"),
     })
 }
@@ -324,12 +427,36 @@ mod tests {
 pg_control version number:            1700
 Database system identifier:           7574838371812016165
 Database cluster state:               shut down in recovery
+Latest checkpoint location:           0/3000060
 Latest checkpoint's TimeLineID:       3
+Minimum recovery ending location:     0/30000D8
+Min recovery ending loc's timeline:   4
 Data page checksum version:           1
 ";
         let data = parse_control_data(text).unwrap();
-        assert_eq!((data.timeline, data.shut_down), (Timeline(3), true));
+        let expected = ControlData {
+            system: SystemId(7_574_838_371_812_016_165),
+            timeline: Timeline(4),
+            lsn: Lsn(0x300_00D8),
+            shut_down: true,
+        };
+        assert_eq!(data, expected);
         assert!(parse_control_data("").is_err());
+    }
+
+    #[test]
+    fn a_promotion_shows_before_its_first_checkpoint() {
+        let dir = std::env::temp_dir().join(format!("pgherd-history-{}", std::process::id()));
+        fs::create_dir_all(dir.join("pg_wal")).unwrap();
+        let ourselves = Account::current();
+        assert_eq!(newest_history(&dir, &ourselves), Timeline(1));
+        for name in
+            ["00000002.history", "0000000A.history", "0000000A0000000000000003", "x.history"]
+        {
+            fs::write(dir.join("pg_wal").join(name), "").unwrap();
+        }
+        assert_eq!(newest_history(&dir, &ourselves), Timeline(10));
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
@@ -344,8 +471,11 @@ Data page checksum version:           1
             [("ready   ", 42, true), ("starting", 42, false), ("ready   ", 43, false)]
         {
             write(status);
-            assert_eq!(accepts_connections(&dir, pid), expected, "{status} {pid}");
+            assert_eq!(accepts_connections(&dir, pid, None), expected, "{status} {pid}");
         }
+        write("ready   ");
+        let stale = pid_file_written(&dir);
+        assert!(!accepts_connections(&dir, 42, stale), "of a server of the same pid before");
         fs::remove_dir_all(&dir).unwrap();
     }
 }

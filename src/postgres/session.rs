@@ -1,7 +1,8 @@
 //! Questions to our own server, as the superuser over its socket.
 
 use super::password;
-use crate::cluster::{Lsn, Timeline};
+use super::peer::Record;
+use crate::cluster::{Address, Lsn, Role, SystemId, Timeline};
 use crate::layout::Layout;
 use crate::service::Listen;
 use crate::settings::{Secret, Settings};
@@ -82,14 +83,22 @@ impl SqlError {
 }
 
 /// What a running server says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// It replays another server's WAL.
-    pub in_recovery: bool,
+    /// Whether it replays another server's WAL.
+    pub role: Role,
     /// Written (a primary) or replayed (a standby) up to here.
     pub lsn: Option<Lsn>,
     /// The branch of history it writes or replays.
     pub timeline: Timeline,
+    /// Which cluster it is a copy of.
+    pub system: SystemId,
+    /// Whom it streams from at this moment.
+    pub upstream: Option<Address>,
+    /// It has replayed all that it can get, and gets no more.
+    pub waits_for_wal: bool,
+    /// How old what it replayed last is, where it has received more than that.
+    pub lag_seconds: Option<f64>,
 }
 
 impl Session {
@@ -100,10 +109,6 @@ impl Session {
         listen: Listen,
         database: &str,
     ) -> Result<Session, SqlError> {
-        let directory = match listen {
-            Listen::Technical { .. } => &layout.technical_socket_dir,
-            Listen::Consumer { .. } => &layout.socket_dir,
-        };
         let user = &settings.postgres.user;
         let failed = |source| SqlError::Connect {
             database: database.to_owned(),
@@ -112,7 +117,7 @@ impl Session {
         };
         let mut server = tokio_postgres::Config::new();
         server
-            .host_path(directory)
+            .host_path(layout.socket_dir_of(listen))
             .port(listen.port())
             .user(user)
             // The socket asks for none, unless the operator's own rules do.
@@ -177,23 +182,37 @@ impl Session {
         Ok(())
     }
 
-    /// Role, position and timeline, in one cheap question.
+    /// Role, position, timeline and upstream, in one cheap question.
     pub async fn health(&self) -> Result<Health, SqlError> {
-        let rows = self
-            .rows(
-                "ask the server for its state",
-                "SELECT pg_is_in_recovery(), \
-                        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
-                             ELSE pg_current_wal_lsn() END::text, \
-                        (SELECT timeline_id FROM pg_control_checkpoint())",
-            )
-            .await?;
-        let row = rows.first().expect("a SELECT without FROM has one row");
+        let doing = "ask the server for its state";
+        let rows = self.rows(doing, include_str!("../../templates/sql/health.sql")).await?;
+        let row = rows.first().expect("a SELECT without a table has one row");
+        let in_recovery: bool = row.get("in_recovery");
+        let timeline = match row.get::<_, Option<&str>>("writes") {
+            Some(hexadecimal) => u32::from_str_radix(hexadecimal, 16).unwrap_or_default(),
+            None => u32::try_from(row.get::<_, i32>("replays")).unwrap_or_default(),
+        };
+        let host: Option<String> = row.get("host");
+        let port: Option<i32> = row.get("port");
         Ok(Health {
-            in_recovery: row.get(0),
-            lsn: row.get::<_, Option<&str>>(1).and_then(|text| text.parse().ok()),
-            timeline: Timeline(u32::try_from(row.get::<_, i32>(2)).unwrap_or_default()),
+            role: if in_recovery { Role::Standby } else { Role::Primary },
+            lsn: row.get::<_, Option<&str>>("lsn").and_then(|text| text.parse().ok()),
+            timeline: Timeline(timeline),
+            system: SystemId(row.get::<_, i64>("system").cast_unsigned()),
+            upstream: host
+                .zip(port)
+                .and_then(|(host, port)| Some(Address { host, port: u16::try_from(port).ok()? })),
+            waits_for_wal: row.get("waits_for_wal"),
+            lag_seconds: row.get("lag_seconds"),
         })
+    }
+
+    /// repmgr's records, in the database repmgr.
+    pub async fn records(&self) -> Result<Vec<Record>, SqlError> {
+        let doing = "list repmgr's nodes";
+        let rows = self.rows(doing, Record::ALL).await?;
+        let records = rows.iter().map(Record::of).collect::<Result<_, _>>();
+        records.map_err(|source| SqlError::Query { doing: doing.to_owned(), source })
     }
 
     /// Runs statements that return nothing of interest. `doing` completes "cannot …".

@@ -16,7 +16,11 @@ pub(super) fn keep_our_lines(
     with_ours: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Result<(), FileError> {
     // With its owner's rights: it may be a link to what only root may read.
-    let present = acting_as(account, || fs::read(path)).map_err(failed("read", path))?;
+    let present = match acting_as(account, || fs::read(path)) {
+        // Another image keeps it elsewhere: what is not here says nothing.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(failed("read", path))?,
+    };
     let wanted = with_ours(&present);
     match why_not_ours(path) {
         None => ensure_file(path, &wanted, 0o600, account).map(drop),

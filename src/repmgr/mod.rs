@@ -92,6 +92,63 @@ pub async fn register_primary(
     Ok(())
 }
 
+/// `repmgr standby register`: afterwards the primary's records say that this node is a standby that
+/// streams from `upstream`, which is recorded already. Our server runs and is reached by the
+/// address that is recorded for it, the consumers'.
+pub async fn register_standby(
+    layout: &Layout,
+    upstream: NodeId,
+    account: &Account,
+) -> Result<(), RegisterError> {
+    let register = Program::new(layout.program("repmgr"))
+        .account(account)
+        .arg("-f")
+        .arg(&layout.repmgr_conf)
+        .args(["standby", "register", "--force"])
+        .arg(format!("--upstream-node-id={upstream}"))
+        .current_dir("/");
+    with_a_name(register, account, &layout.run_dir).output(REGISTER_AT_MOST).await?;
+    Ok(())
+}
+
+/// Puts a record of this node among those of the primary, unless its id or its name is there: as a
+/// standby of `upstream` that is not active yet.
+pub fn claim_sql(
+    settings: &Settings,
+    layout: &Layout,
+    identity: &Identity,
+    upstream: NodeId,
+) -> String {
+    format!(
+        "INSERT INTO repmgr.nodes (node_id, upstream_node_id, active, node_name, type, location, \
+         priority, conninfo, repluser, slot_name, config_file) \
+         SELECT {id}, {upstream}, false, {name}, 'standby', {location}, {priority}, {conninfo}, \
+         'repmgr_streaming', {slot}, {file} WHERE NOT EXISTS \
+         (SELECT FROM repmgr.nodes WHERE node_name = {name}) ON CONFLICT DO NOTHING",
+        id = identity.id,
+        name = escape_literal(&identity.name),
+        location = escape_literal(&settings.repmgr.location),
+        priority = settings.repmgr.priority,
+        conninfo = escape_literal(&conninfo(layout, &identity.address)),
+        slot = escape_literal(&slot_name(identity.id)),
+        file = escape_literal(&layout.repmgr_conf.display().to_string()),
+    )
+}
+
+/// Takes every other node out of repmgr's records.
+pub fn forget_others_sql(identity: &Identity) -> String {
+    let (id, name) = (identity.id, escape_literal(&identity.name));
+    format!(
+        "UPDATE repmgr.nodes SET upstream_node_id = NULL; \
+         DELETE FROM repmgr.nodes WHERE node_id <> {id} OR node_name <> {name}"
+    )
+}
+
+/// The replication slot that a node streams from, by the name that repmgr has for it.
+pub fn slot_name(id: NodeId) -> String {
+    format!("repmgr_slot_{id}")
+}
+
 /// Why this node could not be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
@@ -103,11 +160,29 @@ pub enum RegisterError {
     File(#[from] FileError),
 }
 
-/// Whether repmgr's record of this node is up to date: one row, one boolean.
+/// Whether repmgr's record of this node as a primary is up to date: one row, one boolean.
 pub fn is_recorded_sql(settings: &Settings, layout: &Layout, identity: &Identity) -> String {
+    is_recorded_as("type = 'primary'", settings, layout, identity)
+}
+
+/// Whether repmgr's record of this node as a standby of `upstream` is up to date: one row, one
+/// boolean.
+pub fn is_recorded_standby_sql(
+    settings: &Settings,
+    layout: &Layout,
+    identity: &Identity,
+    upstream: NodeId,
+) -> String {
+    let slot = escape_literal(&slot_name(identity.id));
+    let standby =
+        format!("type = 'standby' AND upstream_node_id = {upstream} AND slot_name = {slot}");
+    is_recorded_as(&standby, settings, layout, identity)
+}
+
+fn is_recorded_as(what: &str, settings: &Settings, layout: &Layout, identity: &Identity) -> String {
     format!(
         "SELECT EXISTS (SELECT FROM repmgr.nodes WHERE node_id = {} AND node_name = {} \
-         AND active AND type = 'primary' AND conninfo = {} AND config_file = {} \
+         AND active AND {what} AND conninfo = {} AND config_file = {} \
          AND priority = {} AND location = {})",
         identity.id,
         escape_literal(&identity.name),

@@ -44,7 +44,17 @@ impl Scenario {
     pub fn title(&self) -> &'static str {
         match self {
             Scenario::PrimaryFirstStart { .. } => "Master is started for the first time",
-            Scenario::PrimaryRestart => "Master is restarted but still is the master",
+            Scenario::PrimaryRestart { .. } => "Master is restarted but still is the master",
+            Scenario::Recovery => "Master was killed and recovers out of reach",
+            Scenario::StandbyFirstStart { .. } => "Slave is started for the first time",
+            Scenario::StandbyRestart { .. } => "Slave is restarted but still is slave",
+            Scenario::Rejoin { as_standby: false } => "Master was replaced and becomes a slave",
+            Scenario::Rejoin { as_standby: true } => "Slave has another history than its master",
+            Scenario::Replace => "Slave is cloned again, beside what it has",
+            Scenario::FromArchive => "Slave catches up from the archive",
+            Scenario::Follow { .. } => "Slave follows whoever is the master now",
+            Scenario::Promoted => "Slave was promoted and becomes the master",
+            Scenario::BackupNodeStart => "Backup node is started",
         }
     }
 }

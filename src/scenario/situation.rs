@@ -1,6 +1,7 @@
 //! The facts [`recognise`](super::recognise) may look at, gathered once at the start.
 
-use super::Refusal;
+use super::{Refusal, Wait};
+use crate::cluster::{Address, ControlData, GivenUp, Report, Role, Sighting, SystemId, Timeline};
 use crate::layout::Major;
 use std::path::PathBuf;
 
@@ -27,6 +28,27 @@ pub struct Situation {
     pub mounted_elsewhere: Option<PathBuf>,
     /// Whose backups are in barman's directory.
     pub backups_of: Option<BackupsOf>,
+    /// This node, as the others know it.
+    pub ourselves: Ourselves,
+    /// What every other member says that is configured, registered or remembered.
+    pub sightings: Vec<Sighting>,
+}
+
+/// This node, as the others know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ourselves {
+    /// Where they find it.
+    pub address: Address,
+    /// The newest timeline that it has heard of in its life.
+    pub newest: Option<Timeline>,
+    /// A person has said that whoever has these is gone.
+    pub given_up: Option<GivenUp>,
+    /// It remembers others that were members with it.
+    pub had_members: bool,
+    /// Nobody else is configured or remembered.
+    pub knows_nobody: bool,
+    /// A person has said that whoever is silent is gone.
+    pub leads_alone: bool,
 }
 
 /// What barman's directory says about the cluster it has backups of.
@@ -49,15 +71,7 @@ pub enum DataDirectory {
     /// A first start began to make a cluster here, and did not end.
     Unfinished,
     /// A cluster of the image's major version.
-    Cluster {
-        /// It has a `standby.signal` or a `recovery.signal`.
-        standby: bool,
-        /// pgherd has had it before, and then whoever uses it holds its lock.
-        made_here: bool,
-        /// It was not made here, and its server was not shut down: it may run at this moment, in
-        /// a container that knows nothing of our lock, and its process id says nothing here.
-        may_be_in_use: bool,
-    },
+    Cluster(Cluster),
     /// A cluster of another major version.
     OtherMajor {
         /// `PG_VERSION`.
@@ -80,7 +94,83 @@ pub enum DataDirectory {
     },
 }
 
+/// A cluster of the image's major version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// What it was when it last ran: a standby has a `standby.signal`.
+    pub role: Role,
+    /// It has a `recovery.signal`.
+    pub recovering: bool,
+    /// What its control file says. Not looked at where there is nobody to compare with, and where
+    /// it has not taken its place yet.
+    pub control: Option<ControlData>,
+    /// pgherd has had it before, and then whoever uses it holds its lock.
+    pub made_here: bool,
+    /// It was not made here, and its server was not shut down: it may run at this moment, in
+    /// a container that knows nothing of our lock, and its process id says nothing here.
+    pub may_be_in_use: bool,
+    /// `pg_rewind` began and did not end.
+    pub half_rewound: bool,
+    /// It is a complete copy that has not taken its place yet.
+    pub moves_in: bool,
+}
+
 impl Situation {
+    /// Who has said something, and what.
+    pub(super) fn reports(&self) -> impl Iterator<Item = (&Address, &Report)> {
+        self.sightings.iter().filter_map(|one| Some((&one.address, one.report()?)))
+    }
+
+    /// Who takes writes, on which timeline: of several the one with the newest history, because the
+    /// others were replaced.
+    pub(super) fn leader(&self) -> Result<Option<(&Address, Timeline)>, Wait> {
+        let leader = Situation::leader_among(&self.sightings)?;
+        Ok(leader.map(|(timeline, report)| (&report.address, timeline)))
+    }
+
+    /// The same of any sightings.
+    pub fn leader_among(sightings: &[Sighting]) -> Result<Option<(Timeline, &Report)>, Wait> {
+        let reports = sightings.iter().filter_map(Sighting::report);
+        let mut claims: Vec<_> = reports.filter_map(|one| Some((one.leads_on()?, one))).collect();
+        claims.sort_by_key(|(timeline, _)| std::cmp::Reverse(*timeline));
+        match claims.as_slice() {
+            [(newest, first), (timeline, second), ..] if newest == timeline => {
+                Err(Wait::TwoPrimaries {
+                    first: first.address.clone(),
+                    second: second.address.clone(),
+                    timeline: *timeline,
+                })
+            }
+            claims => Ok(claims.first().copied()),
+        }
+    }
+
+    /// Nobody who answers belongs to another cluster: not by name, and whoever leads not by what
+    /// our own data, if any, is a copy of.
+    pub(super) fn of_our_cluster(&self, name: &str, ours: Option<SystemId>) -> Result<(), Refusal> {
+        for (address, report) in self.reports() {
+            if report.cluster != name {
+                return Err(Refusal::OtherName {
+                    address: address.clone(),
+                    theirs: report.cluster.clone(),
+                    ours: name.to_owned(),
+                });
+            }
+            match (report.leads_on(), report.system, ours) {
+                (Some(_), Some(theirs), Some(ours)) if theirs != ours => {
+                    return Err(Refusal::AnotherCluster {
+                        address: address.clone(),
+                        theirs,
+                        ours,
+                        pgdata: self.pgdata.clone(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing stands in the way of any start.
     pub(super) fn usable(&self) -> Result<(), Refusal> {
         if let Some(PortInUse { port, variable }) = self.ports_in_use.first().copied() {
@@ -89,7 +179,7 @@ impl Situation {
         match (&self.data_directory, self.owner_uid) {
             // Of a directory of somebody else's, no more can be told than that.
             (
-                DataDirectory::Cluster { .. }
+                DataDirectory::Cluster(_)
                 | DataDirectory::Broken { .. }
                 | DataDirectory::Unreadable { .. },
                 Some(uid),

@@ -5,6 +5,7 @@
 //! printing or storing a plan is always safe.
 
 use crate::service::{Durability, Listen, ServiceName};
+use crate::settings::CloneFrom;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -35,7 +36,8 @@ pub enum Step {
     /// A fast shutdown has completed, and the control file says so.
     StopPostgres,
     /// `pgherd.conf` and pgherd's part of `pg_hba.conf` are up to date, and `postgresql.conf`
-    /// includes the former.
+    /// includes the former. The server will not look into the archive because a killed container
+    /// did, unless it is a copy that cannot be used without.
     WritePostgresConf,
     /// Every setting that replication, backup or a promise depends on is in force.
     CheckServerSettings,
@@ -75,12 +77,127 @@ pub enum Step {
         /// Which.
         service: ServiceName,
     },
+    /// The service does not run.
+    Cease {
+        /// Which.
+        service: ServiceName,
+    },
+    /// A member of this cluster leads, and its consumer port takes this cluster's roles. What
+    /// follows is about that one.
+    AwaitPrimary {
+        /// How long nobody may lead.
+        patience: Patience,
+    },
+    /// This node's id and name are its own in the primary's records, and its id is kept on disk.
+    ClaimIdentity,
+    /// Nothing is left of a copy that was not complete.
+    DiscardCopy,
+    /// A complete copy of the primary's cluster is on disk, made into a standby that follows it.
+    TakeCopy {
+        /// Where most of it comes from.
+        from: CloneFrom,
+    },
+    /// The copy is in the data directory; what was there before is beside.
+    MoveIn,
+    /// Postgres takes no more writes and has ended; not in order.
+    Fence,
+    /// A standby that was killed has come to a consistent end.
+    EndInOrder {
+        /// Names the socket meanwhile.
+        port: u16,
+    },
+    /// The data directory has nothing that the primary has not. Marked as half-done until it
+    /// [follows](Step::FollowPrimary).
+    Rewind,
+    /// The data directory is a standby's, which follows the primary and has a slot there; a
+    /// running server knows.
+    FollowPrimary {
+        /// It was a primary's: the slots in it were for others, and would keep WAL for nobody.
+        drop_slots: bool,
+    },
+    /// The running standby looks into barman's archive, too, where the primary has no more of what it
+    /// replays next.
+    AskArchive,
+    /// What the primary had written when it was asked is replayed here, and what follows comes from
+    /// the primary alone.
+    AwaitReplay,
+    /// WAL comes from the primary, or more than enough of it is here.
+    AwaitStream,
+    /// repmgr's records hold no node but this one: whoever is in them was made by another image.
+    ForgetOthers,
+    /// repmgr's records hold this node as a standby of the primary, with the address consumers use.
+    RegisterStandby,
+    /// What was in the data directory before is gone, unless it is to be kept.
+    DiscardOld,
+}
+
+/// How long a step waits for what others do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Patience {
+    /// As long as the operator has it.
+    Endless,
+    /// Seconds: there is something else to be done otherwise.
+    Short,
+}
+
+/// What a node is seen to do while it takes a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Anything that takes no time of its own.
+    Starting,
+    /// It copies another node's cluster.
+    Cloning,
+    /// It takes back what the others have not.
+    Rewinding,
+    /// It serves, and replays what it has missed.
+    CatchingUp,
 }
 
 impl Step {
+    /// What the node is seen to do meanwhile.
+    pub fn activity(&self) -> Activity {
+        match self {
+            Step::TakeCopy { .. } | Step::MoveIn => Activity::Cloning,
+            Step::EndInOrder { .. } | Step::Rewind => Activity::Rewinding,
+            Step::AskArchive | Step::AwaitReplay | Step::AwaitStream => Activity::CatchingUp,
+            Step::DiscardUnfinished { .. }
+            | Step::InitDataDirectory { .. }
+            | Step::StartPostgres { .. }
+            | Step::StopPostgres
+            | Step::WritePostgresConf
+            | Step::CheckServerSettings
+            | Step::EnsureSuperuserPassword
+            | Step::EnsureRole { .. }
+            | Step::EnsureDatabase { .. }
+            | Step::EnsureRepmgrExtension
+            | Step::RunInitHooks
+            | Step::WriteRepmgrConf
+            | Step::RegisterPrimary
+            | Step::WriteBarmanConf
+            | Step::WriteBarmanCron
+            | Step::Complete { .. }
+            | Step::Supervise { .. }
+            | Step::Cease { .. }
+            | Step::AwaitPrimary { .. }
+            | Step::ClaimIdentity
+            | Step::DiscardCopy
+            | Step::Fence
+            | Step::FollowPrimary { .. }
+            | Step::ForgetOthers
+            | Step::RegisterStandby
+            | Step::DiscardOld => Activity::Starting,
+        }
+    }
+
     /// Only root can do it, or it is for what only root can do: cron runs jobs as whom they
-    /// belong to.
+    /// belong to. That is barman's part, and nothing else.
     pub(super) fn needs_root(&self) -> bool {
+        self.is_for_backups()
+    }
+
+    /// Only a node that keeps backups has use for it.
+    pub(super) fn is_for_backups(&self) -> bool {
         matches!(
             self,
             Step::WriteBarmanConf
@@ -93,25 +210,16 @@ impl Step {
 impl Step {
     /// It is made true again at each start, and a server that serves meanwhile is better than none.
     pub fn may_wait(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Step::EnsureSuperuserPassword
-            | Step::EnsureRole { .. }
-            | Step::EnsureDatabase { .. }
-            | Step::EnsureRepmgrExtension
-            | Step::RegisterPrimary => true,
-            Step::DiscardUnfinished { .. }
-            | Step::InitDataDirectory { .. }
-            | Step::StartPostgres { .. }
-            | Step::StopPostgres
-            | Step::WritePostgresConf
-            | Step::CheckServerSettings
-            | Step::RunInitHooks
-            | Step::WriteRepmgrConf
-            | Step::WriteBarmanConf
-            | Step::WriteBarmanCron
-            | Step::Complete { .. }
-            | Step::Supervise { .. } => false,
-        }
+                | Step::EnsureRole { .. }
+                | Step::EnsureDatabase { .. }
+                | Step::EnsureRepmgrExtension
+                | Step::RegisterPrimary
+                | Step::ForgetOthers
+                | Step::RegisterStandby
+        )
     }
 }
 
@@ -152,6 +260,34 @@ impl fmt::Display for Step {
                 write!(f, "bring {} to the disk and take the mark away", pgdata.display())
             }
             Step::Supervise { service } => write!(f, "keep {service} running"),
+            Step::Cease { service } => write!(f, "stop {service}"),
+            Step::AwaitPrimary { patience: Patience::Endless } => {
+                write!(f, "wait until a member leads and takes connections")
+            }
+            Step::AwaitPrimary { patience: Patience::Short } => {
+                write!(f, "see who leads and takes connections")
+            }
+            Step::ClaimIdentity => write!(f, "take an id that no other node has"),
+            Step::DiscardCopy => write!(f, "throw away what is left of an interrupted copy"),
+            Step::TakeCopy { from: CloneFrom::Primary } => write!(f, "copy the primary's cluster"),
+            Step::TakeCopy { from: CloneFrom::Barman } => {
+                write!(f, "copy the latest backup, or the primary's cluster if there is none")
+            }
+            Step::MoveIn => write!(f, "move the copy into its place"),
+            Step::Fence => write!(f, "stop postgres at once, so that it takes no more writes"),
+            Step::EndInOrder { port } => {
+                write!(f, "recover on port {port}, out of reach, and shut down in order")
+            }
+            Step::Rewind => write!(f, "take back what the primary has not"),
+            Step::FollowPrimary { .. } => write!(f, "follow the primary, with a slot there"),
+            Step::AskArchive => {
+                write!(f, "fetch from the archive what the primary has no more")
+            }
+            Step::AwaitStream => write!(f, "see that WAL comes from the primary"),
+            Step::AwaitReplay => write!(f, "see that what the primary writes is replayed here"),
+            Step::ForgetOthers => write!(f, "forget the nodes that another image registered"),
+            Step::RegisterStandby => write!(f, "register this node as a standby"),
+            Step::DiscardOld => write!(f, "throw away what was replaced"),
         }
     }
 }

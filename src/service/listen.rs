@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// Where Postgres listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Listen {
     /// A socket in a directory that only Postgres' user can enter; no network.

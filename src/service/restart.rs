@@ -35,6 +35,17 @@ impl RestartBudget {
         )
     }
 
+    /// For what copies another node's data: tried for ever, for it is the others that it depends on,
+    /// and ever less often, for each try costs the primary.
+    pub fn for_copies() -> Self {
+        Self::new(
+            usize::MAX,
+            Duration::from_secs(6 * 3600),
+            Duration::from_secs(1),
+            Duration::from_secs(600),
+        )
+    }
+
     /// For the server itself: five crashes in five minutes are a pattern that restarts do not
     /// cure (the numbers are pg_auto_failover's, `supervisor.h`).
     pub fn for_postgres() -> Self {

@@ -3,11 +3,13 @@
 
 use super::Secret;
 use super::values::{
-    AbsolutePath, BackupDir, BackupId, ClusterName, ConfigDir, DatabaseName, Endpoints, Failover,
-    Flag, GivenNodeId, Host, HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member,
-    Members, NodeKind, NodeName, OomScore, Port, Priority, Retention, RoleName, Schedule, Span,
-    Synchronous, TargetAction, TargetLsn, TargetTimeline, TransactionId, Voters, WindowUnit,
+    AbsolutePath, BackupDir, BackupId, Backups, CloneFrom, ClusterName, ConfigDir, DatabaseName,
+    Endpoints, Failover, Flag, GivenNodeId, Host, HostAuthMethod, InitdbArgs, Line, Location,
+    LogFormat, Member, Members, NodeKind, NodeName, OomScore, Port, Priority, Retention, RoleName,
+    Schedule, Span, Synchronous, TargetAction, TargetLsn, TargetTimeline, TransactionId, Voters,
+    WindowUnit,
 };
+use crate::cluster::Address;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,6 +40,7 @@ pub(super) struct Input {
     pub(super) barman_config_dir: ConfigDir,
 
     pub(super) repmgr_master_host: Option<Member>,
+    pub(super) repmgr_clone_from: CloneFrom,
     pub(super) repmgr_node_address: Option<Host>,
     pub(super) repmgr_node_id: Option<GivenNodeId>,
     pub(super) repmgr_priority: Priority,
@@ -45,6 +48,7 @@ pub(super) struct Input {
 
     pub(super) pgherd_cluster: ClusterName,
     pub(super) pgherd_role: NodeKind,
+    pub(super) pgherd_backups: Backups,
     pub(super) pgherd_voters: Option<Voters>,
     pub(super) pgherd_etcd_endpoints: Option<Endpoints>,
     pub(super) pgherd_etcd_ca_file: Option<AbsolutePath>,
@@ -55,6 +59,7 @@ pub(super) struct Input {
     pub(super) pgherd_failover: Option<Failover>,
     pub(super) pgherd_lease: Span<2, 60>,
     pub(super) pgherd_synchronous: Synchronous,
+    pub(super) pgherd_keep_old_data: Flag,
     pub(super) pgherd_http_port: Port,
     pub(super) pgherd_control_token: Option<Secret>,
     pub(super) pgherd_stop_timeout: Span<5, 3600>,
@@ -103,6 +108,7 @@ impl Default for Input {
             barman_config_dir: ConfigDir("/etc/barman.d/".into()),
 
             repmgr_master_host: None,
+            repmgr_clone_from: CloneFrom::Primary,
             repmgr_node_address: None,
             repmgr_node_id: None,
             repmgr_priority: Priority(100),
@@ -110,6 +116,7 @@ impl Default for Input {
 
             pgherd_cluster: ClusterName("pgherd".into()),
             pgherd_role: NodeKind::Data,
+            pgherd_backups: Backups::Here,
             pgherd_voters: None,
             pgherd_etcd_endpoints: None,
             pgherd_etcd_ca_file: None,
@@ -120,6 +127,7 @@ impl Default for Input {
             pgherd_failover: None,
             pgherd_lease: Span(Duration::from_secs(4)),
             pgherd_synchronous: Synchronous::Preferred,
+            pgherd_keep_old_data: Flag(false),
             pgherd_http_port: Port(8008),
             pgherd_control_token: None,
             pgherd_stop_timeout: Span(Duration::from_secs(60)),
@@ -156,6 +164,13 @@ impl Input {
     ) -> Result<Input, String> {
         let vars = vars.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         envy::from_iter(vars).map_err(|error| error.to_string())
+    }
+
+    /// The addresses that were given for members of the cluster, the master's first.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Address> {
+        let master = self.repmgr_master_host.iter().map(|member| &member.0);
+        let voters = self.pgherd_voters.iter().flat_map(|voters| &voters.0);
+        master.chain(&self.repmgr_slaves.0).chain(voters)
     }
 
     /// Each variable and its value as text, in the order of the fields; secrets as `***`.

@@ -7,6 +7,8 @@ use super::{
     BarmanSettings, HerdSettings, Listing, PostgresSettings, RepmgrSettings, Secret, Settings,
 };
 use crate::cluster::Role;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
 impl Settings {
     pub(super) fn new(mut input: Input, given: &[Given], mut warnings: Vec<String>) -> Self {
@@ -17,11 +19,18 @@ impl Settings {
         let method = input.postgres_host_auth_method.as_ref();
         warnings.extend(method.and_then(HostAuthMethod::warning).map(str::to_owned));
 
+        let listing = Listing::new(&input, given);
+        let derived = input.pgherd_control_token.is_none();
+        let default_passwords = default_passwords(&input);
+        let published = default_passwords.iter().any(|role| role == "repmgr");
+        let control_token =
+            input.pgherd_control_token.take().unwrap_or_else(|| token_from(&input.repmgr_password));
+
         Settings {
             warnings,
             not_yet,
-            default_passwords: default_passwords(&input),
-            listing: Listing::new(&input, given),
+            default_passwords,
+            listing,
             postgres: PostgresSettings {
                 port: input.postgres_port.0,
                 technical_port: input.postgres_technical_port.0,
@@ -43,6 +52,8 @@ impl Settings {
                 node_name: input.repmgr_node_name.0,
                 node_id: input.repmgr_node_id.map(|id| id.0),
                 slaves: input.repmgr_slaves.0,
+                master_host: input.repmgr_master_host.map(|member| member.0),
+                clone_from: input.repmgr_clone_from,
                 password: input.repmgr_password,
                 streaming_password: input.repmgr_streaming_password,
                 node_address: input.repmgr_node_address.map(|host| host.0),
@@ -59,7 +70,13 @@ impl Settings {
             },
             herd: HerdSettings {
                 cluster: input.pgherd_cluster.0,
+                kind: input.pgherd_role,
+                backups: input.pgherd_backups,
+                voters: input.pgherd_voters.map(|voters| voters.0).unwrap_or_default(),
+                keep_old_data: input.pgherd_keep_old_data.0,
                 http_port: input.pgherd_http_port.0,
+                control_token,
+                control_token_is_published: derived && published,
                 stop_timeout: input.pgherd_stop_timeout.0,
                 log_filter: input.pgherd_log.0,
                 log_format: input.pgherd_log_format,
@@ -68,16 +85,22 @@ impl Settings {
     }
 }
 
+/// A keyed hash: nobody gets from the token to the password but by trying passwords, and no other
+/// use of the same password makes the same token.
+fn token_from(password: &Secret) -> Secret {
+    let mut mac = Hmac::<Sha256>::new_from_slice(password.expose().as_bytes())
+        .expect("HMAC takes a key of any length");
+    mac.update(b"pgherd control token 1");
+    let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    Secret::try_from(hex).expect("digits")
+}
+
 /// Whether this version does what `variable` asks for. Shorten it as functions arrive.
 fn has_effect(variable: &str, input: &Input) -> bool {
     match variable {
-        "PGHERD_ROLE" => input.pgherd_role == NodeKind::Data,
+        "PGHERD_ROLE" => input.pgherd_role != NodeKind::Witness,
         "PGHERD_FAILOVER" => input.pgherd_failover == Some(Failover::Manual),
-        "REPMGR_MASTER_HOST"
-        | "PGHERD_VOTERS"
-        | "PGHERD_LEASE"
-        | "PGHERD_SYNCHRONOUS"
-        | "PGHERD_CONTROL_TOKEN" => false,
+        "PGHERD_LEASE" | "PGHERD_SYNCHRONOUS" => false,
         _ => !variable.starts_with("PGHERD_ETCD_") && !variable.starts_with("RESTORE_"),
     }
 }
@@ -96,9 +119,12 @@ fn default_passwords(input: &Input) -> Vec<String> {
     }
     let published = Input::default();
     let published = passwords(&published);
+    // A node without Postgres has no superuser.
+    let has_postgres = input.pgherd_role != NodeKind::Backup;
     std::iter::once(input.postgres_user.0.as_str())
         .chain(TOOL_ROLES)
         .zip(passwords(input))
+        .skip(if has_postgres { 0 } else { 1 })
         .filter(|(_, password)| published.contains(password))
         .map(|(role, _)| role.to_owned())
         .collect()

@@ -10,6 +10,7 @@ mod listing;
 mod meaning;
 mod near_miss;
 mod problem;
+mod proof;
 mod secret;
 mod source;
 mod values;
@@ -19,9 +20,10 @@ mod tests;
 
 pub use listing::{Listed, Listing};
 pub use problem::{Problem, Problems};
+pub use proof::proof;
 pub use secret::{Secret, secret_variables};
 pub use source::Origin;
-pub use values::{LogFormat, Retention, Schedule, WindowUnit};
+pub use values::{Backups, CloneFrom, LogFormat, NodeKind, Retention, Schedule, WindowUnit};
 
 use crate::cluster::{Address, NodeId, Role};
 use input::{Input, variables};
@@ -99,6 +101,10 @@ pub struct RepmgrSettings {
     pub node_id: Option<NodeId>,
     /// `REPMGR_SLAVES`.
     pub slaves: Vec<Address>,
+    /// Where a slave finds the master the first time; any member will do. `REPMGR_MASTER_HOST`.
+    pub master_host: Option<Address>,
+    /// `REPMGR_CLONE_FROM`.
+    pub clone_from: CloneFrom,
     /// Of role `repmgr`. `REPMGR_PASSWORD`.
     pub password: Secret,
     /// Of role `repmgr_streaming`. `REPMGR_STREAMING_PASSWORD`.
@@ -133,8 +139,21 @@ pub struct BarmanSettings {
 pub struct HerdSettings {
     /// The cluster's name, barman's server name too. `PGHERD_CLUSTER`.
     pub cluster: String,
+    /// What this node is for. `PGHERD_ROLE`.
+    pub kind: NodeKind,
+    /// Who keeps the backups. `PGHERD_BACKUPS`.
+    pub backups: Backups,
+    /// The addresses that vote, as given: three, five, or none. `PGHERD_VOTERS`.
+    pub voters: Vec<Address>,
+    /// A data directory that a new clone replaced stays beside it. `PGHERD_KEEP_OLD_DATA`.
+    pub keep_old_data: bool,
     /// `PGHERD_HTTP_PORT`.
     pub http_port: u16,
+    /// What nodes show each other. `PGHERD_CONTROL_TOKEN`; if that is not given, it follows from
+    /// the repmgr password, which every node has.
+    pub control_token: Secret,
+    /// It follows from a password that everybody knows.
+    pub control_token_is_published: bool,
     /// From `SIGTERM` to the last resort; 5 s to 1 h. `PGHERD_STOP_TIMEOUT`.
     pub stop_timeout: Duration,
     /// A `tracing` filter, not checked yet. `PGHERD_LOG`.
@@ -170,6 +189,7 @@ pub fn read(
 
     let mut collisions = port_collisions(&input, &problems);
     collisions.extend(directories::in_the_way(&input, &problems));
+    collisions.extend(nobody_to_back_up(&input, &problems));
     problems.extend(collisions);
     if problems.is_empty() {
         Ok(Settings::new(input, &all_given, warnings))
@@ -200,10 +220,47 @@ fn port_collisions(input: &Input, unread: &[Problem]) -> Vec<Problem> {
     collisions
 }
 
+/// A backup node that knows of no cluster, as far as the variables could be read.
+fn nobody_to_back_up(input: &Input, unread: &[Problem]) -> Option<Problem> {
+    const NAMED_IN: [&str; 3] = ["REPMGR_MASTER_HOST", "REPMGR_SLAVES", "PGHERD_VOTERS"];
+    let own = input.repmgr_node_address.as_ref().map(|host| &host.0);
+    let is_unread = |variable: &&str| unread.iter().any(|problem| problem.is_about(variable));
+    let knows_one = input.members().any(|address| Some(&address.host) != own);
+    if input.pgherd_role != NodeKind::Backup || knows_one || NAMED_IN.iter().any(is_unread) {
+        return None;
+    }
+    let message = "is backup, and no variable says whose backups it keeps. Name the master in \
+                   REPMGR_MASTER_HOST, or every data node in REPMGR_SLAVES or PGHERD_VOTERS.";
+    Some(Problem::new("PGHERD_ROLE", message))
+}
+
 impl Settings {
+    /// Every address that the operator gave for a member of the cluster, each once: the master's
+    /// first. This node's own may be among them.
+    pub fn members(&self) -> Vec<Address> {
+        let mut members: Vec<Address> = Vec::new();
+        let given = self.repmgr.master_host.iter().chain(&self.repmgr.slaves);
+        for address in given.chain(&self.herd.voters) {
+            if !members.contains(address) {
+                members.push(address.clone());
+            }
+        }
+        members
+    }
+
     /// Every variable with its value in force; secrets as `***`.
     pub fn listing(&self) -> &Listing {
         &self.listing
+    }
+}
+
+impl HerdSettings {
+    /// barman works on this node.
+    pub fn keeps_backups(&self) -> bool {
+        match self.kind {
+            NodeKind::Backup => true,
+            NodeKind::Data | NodeKind::Witness => self.backups == Backups::Here,
+        }
     }
 }
 

@@ -9,9 +9,11 @@
 //! environment.
 
 mod process;
+mod stream;
 mod words;
 
 pub use process::Running;
+pub use stream::{Fed, Streamed};
 pub use words::{CAPTURED_BYTES_MAX, LAST_WORDS_LINES_MAX};
 
 use super::account::Account;
@@ -32,7 +34,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::process::{ChildStderr, ChildStdout, Command};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use words::{Captured, Keep, LastWords, SharedLastWords};
@@ -62,6 +64,7 @@ pub struct Program {
     oom_score_adj: Option<i32>,
     kept_fds: Vec<OwnedFd>,
     input: Option<Vec<u8>>,
+    is_fed: bool,
 }
 
 /// Why a program did not do its work.
@@ -155,6 +158,7 @@ impl Program {
             oom_score_adj: None,
             kept_fds: Vec::new(),
             input: None,
+            is_fed: false,
         }
     }
 
@@ -245,7 +249,7 @@ impl Program {
     /// will do.
     pub async fn outcome(self, at_most: Duration) -> Result<Output, ProgramError> {
         let program = self.name.clone();
-        let Spawned { process, stdout, stderr } = self.spawn()?;
+        let Spawned { process, stdout, stderr, .. } = self.spawn()?;
         let (stdout, out_read) = Captured::start(stdout, Keep::Head);
         let (stderr, err_read) = Captured::start(stderr, Keep::Tail);
         let status = ended_within(at_most, process, (out_read, err_read)).await;
@@ -271,9 +275,21 @@ impl Program {
         output: &OutputHandle,
         at_most: Duration,
     ) -> Result<(), ProgramError> {
+        self.run_with(tag, output, at_most, |_| false).await
+    }
+
+    /// As [`Program::run`], for tools that also say how far they are: `takes` sees each line of
+    /// standard error, and one that it takes is neither passed on nor one of the last words.
+    pub async fn run_with(
+        self,
+        tag: Tag,
+        output: &OutputHandle,
+        at_most: Duration,
+        takes: impl FnMut(&[u8]) -> bool + Send + 'static,
+    ) -> Result<(), ProgramError> {
         let program = self.name.clone();
-        let Spawned { process, stdout, stderr } = self.spawn()?;
-        let (last_words, pumps) = pump(tag, output, stdout, stderr);
+        let Spawned { process, stdout, stderr, .. } = self.spawn()?;
+        let (last_words, pumps) = pump(tag, output, stdout, stderr, takes);
         match ended_within(at_most, process, pumps).await {
             None => {
                 Err(ProgramError::TimedOut { program, at_most, last_words: last_words.lines() })
@@ -286,14 +302,15 @@ impl Program {
     /// It runs on when the [`Running`] is dropped: nothing here ever kills
     /// Postgres by accident.
     pub fn start(self, tag: Tag, output: &OutputHandle) -> Result<Running, ProgramError> {
-        let Spawned { process, stdout, stderr } = self.spawn()?;
-        let (last_words, pumps) = pump(tag, output, stdout, stderr);
+        let Spawned { process, stdout, stderr, .. } = self.spawn()?;
+        let (last_words, pumps) = pump(tag, output, stdout, stderr, |_| false);
         Ok(Running::new(process, pumps, last_words))
     }
 
     fn spawn(mut self) -> Result<Spawned, ProgramError> {
         let start_error = |source| ProgramError::Start { program: self.name.clone(), source };
-        let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        let piped = self.is_fed || self.input.is_some();
+        let stdin = if piped { Stdio::piped() } else { Stdio::null() };
         self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         if let Some(dir) = self.command.as_std().get_current_dir() {
             // Else its absence would look like the program's.
@@ -329,11 +346,12 @@ impl Program {
         let pid = pid.expect("a child not waited for has a pid, which fits");
         let stdout = child.stdout.take().expect("piped above");
         let stderr = child.stderr.take().expect("piped above");
-        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), self.input) {
+        let mut stdin = child.stdin.take();
+        if let (Some(mut stdin), Some(input)) = (stdin.take_if(|_| !self.is_fed), self.input) {
             // It may end without having read everything; then that is its answer.
             tokio::spawn(async move { stdin.write_all(&input).await });
         }
-        Ok(Spawned { process: Process::new(pid, child), stdout, stderr })
+        Ok(Spawned { process: Process::new(pid, child), stdin, stdout, stderr })
     }
 }
 
@@ -346,6 +364,8 @@ impl fmt::Debug for Program {
 
 struct Spawned {
     process: Process,
+    /// Of one that is fed.
+    stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     stderr: ChildStderr,
 }
@@ -359,11 +379,19 @@ fn pump(
     output: &OutputHandle,
     stdout: ChildStdout,
     stderr: ChildStderr,
+    mut takes: impl FnMut(&[u8]) -> bool + Send + 'static,
 ) -> (SharedLastWords, Readers) {
     let last_words = SharedLastWords::default();
-    let seen = last_words.clone();
-    let stdout = output.clone().pump(tag.clone(), Stream::Stdout, stdout, |_| {});
-    let stderr = output.clone().pump(tag, Stream::Stderr, stderr, move |line| seen.push(line));
+    let kept = last_words.clone();
+    let passes = move |line: &[u8]| {
+        let passes = !takes(line);
+        if passes {
+            kept.push(line);
+        }
+        passes
+    };
+    let stdout = output.clone().pump(tag.clone(), Stream::Stdout, stdout, |_| true);
+    let stderr = output.clone().pump(tag, Stream::Stderr, stderr, passes);
     (last_words, (tokio::spawn(stdout), tokio::spawn(stderr)))
 }
 

@@ -46,6 +46,15 @@ pub fn acting_as<T>(account: &Account, act: impl FnOnce() -> T) -> T {
     act()
 }
 
+/// Runs `act`, which makes, renames or removes a name in `directory`, with the rights of whoever
+/// may: root's own where nobody else writes, else the owner's.
+pub fn acting_in<T>(directory: Option<&Path>, owner: &Account, act: impl FnOnce() -> T) -> T {
+    match only_root_writes(directory) {
+        true => act(),
+        false => acting_as(owner, act),
+    }
+}
+
 /// Afterwards `path` holds `content`, with this mode and owner, or is as it was before.
 /// Says whether anything had to change.
 pub fn ensure_file(
@@ -55,11 +64,7 @@ pub fn ensure_file(
     owner: &Account,
 ) -> Result<bool, FileError> {
     let ensure = || ensure_file_here(path, content.as_ref(), mode, owner);
-    match only_root_writes(path.parent()) {
-        true => ensure(),
-        false => acting_as(owner, ensure),
-    }
-    .map_err(failed("write", path))
+    acting_in(path.parent(), owner, ensure).map_err(failed("write", path))
 }
 
 fn ensure_file_here(path: &Path, content: &[u8], mode: u32, owner: &Account) -> io::Result<bool> {
@@ -111,11 +116,7 @@ pub fn ensure_directory(path: &Path, mode: u32, owner: &Account) -> Result<(), F
         {
             ensure_directory(parent, 0o755, owner)?;
         }
-        let made = match only_root_writes(path.parent()) {
-            true => fs::create_dir(path),
-            false => acting_as(owner, || fs::create_dir(path)),
-        };
-        made.map_err(failed("create", path))?;
+        acting_in(path.parent(), owner, || fs::create_dir(path)).map_err(failed("create", path))?;
     }
     // From here on by descriptor: nobody can put a link in between.
     let flags = nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW;

@@ -2,10 +2,12 @@
 
 pub mod account;
 pub mod child;
+pub mod download;
 pub mod error;
 pub mod files;
 pub mod lent_name;
 pub mod lock;
+pub mod network;
 pub mod output;
 pub mod process;
 pub mod signals;

@@ -138,19 +138,20 @@ impl OutputHandle {
         self.0.filled.notify_one();
     }
 
-    /// Passes on every line of `pipe` until its last writer has closed it.
-    /// `seen` sees each line before it is passed on.
+    /// Reads every line of `pipe` until its last writer has closed it, and passes on those for
+    /// which `passes` says so.
     pub async fn pump(
         self,
         tag: Tag,
         stream: Stream,
         mut pipe: impl AsyncRead + Unpin,
-        mut seen: impl FnMut(&[u8]),
+        mut passes: impl FnMut(&[u8]) -> bool,
     ) {
         let mut lines = Lines::default();
         let mut pass_on = |line: &[u8], continued| {
-            seen(line);
-            self.piece(&tag, stream, line, continued);
+            if passes(line) {
+                self.piece(&tag, stream, line, continued);
+            }
         };
         read_to_end(&mut pipe, |bytes| lines.feed(bytes, &mut pass_on)).await;
         lines.end(&mut pass_on);

@@ -194,7 +194,7 @@ fn ten_thousand_orphans_are_reaped_in_level_memory() {
         let mut container = Container::start(way, run(way, &args));
         container.expect("ready");
         let init = container.init();
-        let before = status_number(init, "VmRSS");
+        let before = status_number(init, "RssAnon");
         let started = Instant::now();
         container.write("\n");
         container.expect("done");
@@ -202,11 +202,11 @@ fn ten_thousand_orphans_are_reaped_in_level_memory() {
         // A zombie is a child too.
         until("only the main child is left", || children(init).len() == 1);
         let reaped = started.elapsed();
-        let after = status_number(init, "VmRSS");
+        let after = status_number(init, "RssAnon");
         println!(
-            "  as {way:?}: made in {made:?}, reaped in {reaped:?}, RSS {before} -> {after} kB"
+            "  as {way:?}: made in {made:?}, reaped in {reaped:?}, anonymous memory {before} -> {after} kB"
         );
-        assert!(after < before + 256, "RSS went from {before} to {after} kB");
+        assert!(after < before + 256, "anonymous memory went from {before} to {after} kB");
         assert_eq!(container.end().0, 0);
     }
 }

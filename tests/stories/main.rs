@@ -4,11 +4,21 @@
 //! A story is named by the promise that it keeps. It starts containers of its own, with labels by
 //! which the harness removes them whatever happens, and waits for conditions, never for a time.
 
+mod adopted;
+mod all_together;
 mod bad_input;
+mod clone_interrupted;
+mod document;
+mod from_archive;
 mod harness;
 mod killed_at_each_step;
 mod master_first_start;
 mod master_goes_on;
+mod master_replaced;
+mod members;
 mod official_image;
 mod one_writer;
 mod secrets;
+mod slave_first_start;
+mod slave_goes_on;
+mod stack;

@@ -1,47 +1,21 @@
 //! "Master is started for the first time", from an empty volume to a served port.
 
+use crate::document::{lines_of, stages_in, stages_of};
 use crate::harness::{Container, Recipe, Server, Volume, await_within, client, is_postmaster};
 use std::time::{Duration, Instant};
-
-/// A copy of the scenario document, which this is the first section of.
-const DOCUMENT: &str = include_str!("../golden/scenarios.md");
-
-/// The document's numbered lines, without their numbers (it counts its second and third line "3.").
-fn lines_of_the_document() -> Vec<String> {
-    let (_, section) = DOCUMENT.split_once("## Master is started for the first time").expect("it");
-    let (_, sequence) = section.split_once("### Sequence").expect("its sequence");
-    let (sequence, _) = sequence.split_once("\n## ").expect("the next section");
-    let numbered = sequence.lines().filter_map(|line| line.split_once(". "));
-    numbered.map(|(_, title)| title.trim().replace("\\_", "_")).collect()
-}
-
-/// The stages of the last scenario that the log tells of, as `(number, of, title)`.
-fn stages_in(log: &str) -> Vec<(usize, usize, String)> {
-    let stage = |line: &str| {
-        let (counter, title) = line.split_once(" INFO  ")?.1.split_once(' ')?;
-        let (number, of) = counter.split_once('/')?;
-        Some((number.parse().ok()?, of.parse().ok()?, title.to_owned()))
-    };
-    log.lines().filter_map(stage).collect()
-}
 
 #[test]
 #[ignore = "needs docker: make test"]
 fn a_first_start_is_the_documents_ten_lines_and_the_plan_tells_them_before() {
-    let titles = lines_of_the_document();
+    let titles = lines_of("Master is started for the first time");
     assert_eq!(titles.len(), 10, "{titles:?}");
     let volume = Volume::new();
     let recipe = Recipe::node("node1").volume(&volume, "/var/lib/postgresql");
 
     let plan = recipe.clone().command(["pgherd", "plan"]).run().ok();
     assert!(plan.starts_with("Master is started for the first time\n"), "{plan}");
-    let is_stage = |line: &&str| line.starts_with("  ") && !line.starts_with("     ");
-    let planned: Vec<_> =
-        plan.lines().filter(is_stage).filter_map(|line| line.split_once(". ")).collect();
-    for (number, ((counted, planned), title)) in (1..).zip(planned.iter().zip(&titles)) {
-        assert_eq!((counted.trim(), *planned), (number.to_string().as_str(), title.as_str()));
-    }
-    assert_eq!(planned.len(), 10, "{plan}");
+    let expected: Vec<_> = (1..).zip(titles.iter().cloned()).collect();
+    assert_eq!(stages_of(&plan), expected, "{plan}");
 
     let json = recipe.clone().command(["pgherd", "plan", "--json"]).run().ok();
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");

@@ -1,7 +1,7 @@
 //! A master that is there already: stopped, killed in part, and started again with other settings.
 
 use crate::harness::{
-    Container, Process, Recipe, Server, Volume, client, docker, is_postmaster, trials,
+    Cluster, Container, Process, Recipe, Server, Volume, client, docker, is_postmaster, trials,
 };
 use std::time::{Duration, Instant};
 
@@ -163,6 +163,38 @@ fn if_the_node_half_dies_postgres_is_shut_down_in_order() {
     assert_ne!(node.await_end(), 0, "nobody asked for this end");
     assert_eq!(control_state(&volume), "shut down");
     node.start_again().await_ready();
+}
+
+#[test]
+#[ignore = "needs docker: make test"]
+fn a_master_that_is_stopped_killed_or_cut_off_keeps_every_acknowledged_write() {
+    let mut cluster = Cluster::up(1, 0);
+    let prober = cluster.probe();
+    let rows = |cluster: &Cluster| {
+        let rows = cluster.node(1).sql("SELECT count(*) FROM written").stdout;
+        rows.trim().parse::<u32>().unwrap_or(0)
+    };
+    let await_more = |cluster: &Cluster| {
+        let before = rows(cluster);
+        let more = || (rows(cluster) > before + 5).then_some(());
+        cluster.node(1).await_alive("it takes writes", more);
+    };
+    await_more(&cluster);
+    cluster.stop(1);
+    cluster.start(1).await_ready();
+    await_more(&cluster);
+    cluster.kill(1);
+    cluster.start(1).await_ready();
+    await_more(&cluster);
+    cluster.node(1).pause().unpause();
+    cluster.cut(1);
+    await_more(&cluster); // Over the other cable: nobody else could lead.
+    cluster.heal(1);
+    await_more(&cluster);
+    let record = prober.end(&cluster, 1, &[]);
+    assert_eq!(record.writers(), ["node1"].into());
+    assert!(record.taken_by("node1") > 25);
+    cluster.await_order(1, &[]);
 }
 
 /// One value a role, in the order postgres, repmgr, repmgr_streaming, barman, barman_streaming.

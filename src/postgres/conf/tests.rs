@@ -117,3 +117,33 @@ fn repmgr_is_loaded_beside_what_the_operator_loads() {
     );
     assert_eq!(preload("-c shared_preload_libraries=auto_explain,repmgr"), None);
 }
+
+#[test]
+fn a_standby_has_no_less_than_its_primary_had() {
+    let control = "max_connections setting:              200\nmax_prepared_xacts setting:           0\n\
+                   max_locks_per_xact setting:           64\n";
+    let limits = limits_in(control);
+    assert_eq!(
+        limits,
+        [
+            ("max_connections", 200),
+            ("max_prepared_transactions", 0),
+            ("max_locks_per_transaction", 64)
+        ]
+    );
+    let flags = |flag: &str| of_flags(&["-c".to_owned(), flag.to_owned()]);
+    assert_eq!(too_low(&flags("max_connections=150"), &limits), [("max_connections", 200)]);
+    assert_eq!(too_low(&flags("max_connections=250"), &limits), []);
+    assert_eq!(too_low(&[], &limits), [("max_connections", 200)], "the default is 100");
+}
+
+#[test]
+fn our_own_settings_are_never_too_low_for_a_standby() {
+    let ours = include_str!("../../../templates/conf/pgherd.conf");
+    let set = ours.lines().filter_map(assignment);
+    for (name, value) in set {
+        if let Some((.., default)) = LIMITS.iter().find(|(limit, ..)| *limit == name) {
+            assert_eq!(value, default.to_string(), "{name}");
+        }
+    }
+}

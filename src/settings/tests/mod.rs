@@ -60,6 +60,12 @@ fn what_the_document_does_not_name_has_the_contract_s_defaults() {
     assert_eq!(settings.herd.cluster, "pgherd");
     assert_eq!(settings.herd.http_port, 8008);
     assert_eq!(settings.herd.stop_timeout, Duration::from_secs(60));
+    assert_eq!(settings.herd.kind, NodeKind::Data);
+    assert_eq!(settings.herd.backups, Backups::Here);
+    assert!(!settings.herd.keep_old_data);
+    assert_eq!(settings.herd.voters, []);
+    assert_eq!(settings.repmgr.master_host, None);
+    assert_eq!(settings.repmgr.clone_from, CloneFrom::Primary);
     assert_eq!(settings.herd.log_filter, "info");
     assert_eq!(settings.herd.log_format, LogFormat::Text);
     assert_eq!(settings.postgres.user, "postgres");
@@ -158,14 +164,11 @@ fn unwise_choices_and_misspelt_names_are_warned_of() {
 fn what_has_no_effect_yet_is_said_when_it_is_asked_for() {
     let not_yet = |variable, value| read_pairs(&[(variable, value)]).unwrap().not_yet;
     for (variable, value) in [
-        ("REPMGR_MASTER_HOST", "node1"),
         ("PGHERD_ROLE", "witness"),
-        ("PGHERD_VOTERS", "node1 node2 node3"),
         ("PGHERD_ETCD_ENDPOINTS", "https://etcd1:2379/, etcd2:2379"),
         ("PGHERD_FAILOVER", "quorum"),
         ("PGHERD_LEASE", "4s"),
         ("PGHERD_SYNCHRONOUS", "off"),
-        ("PGHERD_CONTROL_TOKEN", "x"),
         ("RESTORE_FROM", "latest"),
         ("RESTORE_TARGET_TIMELINE", "0x1F"),
     ] {
@@ -174,6 +177,37 @@ fn what_has_no_effect_yet_is_said_when_it_is_asked_for() {
     assert!(not_yet("PGHERD_ROLE", "data").is_empty());
     assert!(not_yet("PGHERD_FAILOVER", "manual").is_empty());
     assert!(not_yet("REPMGR_SLAVES", "node2").is_empty());
+    assert!(not_yet("REPMGR_MASTER_HOST", "node1").is_empty());
+    assert!(not_yet("PGHERD_VOTERS", "node1 node2 node3").is_empty());
+}
+
+#[test]
+fn the_control_token_follows_from_the_repmgr_password_unless_it_is_given() {
+    let herd = |pairs: &[(&str, &str)]| read_pairs(pairs).unwrap().herd;
+    let published = herd(&[]);
+    // Other versions and other nodes must come to the same.
+    let token = "4c261486ae4940840286fb02d8e5380fd40e9fe8cae6f44454d699db02c6cec9";
+    assert_eq!(published.control_token.expose(), token);
+    assert!(published.control_token_is_published);
+    let own_password = herd(&[("REPMGR_PASSWORD", "secret")]);
+    assert!(
+        own_password.control_token.expose() != token && !own_password.control_token_is_published
+    );
+    let barman_s = herd(&[("REPMGR_PASSWORD", "iambarman")]);
+    assert!(barman_s.control_token_is_published, "one of the document's is as bad as another");
+    let given = herd(&[("PGHERD_CONTROL_TOKEN", "x")]);
+    assert!(given.control_token.expose() == "x" && !given.control_token_is_published);
+}
+
+#[test]
+fn every_member_is_known_once_and_the_master_first() {
+    let settings = read_pairs(&[
+        ("REPMGR_SLAVES", "node2"),
+        ("PGHERD_VOTERS", "node1, node2, backup:6000"),
+        ("REPMGR_MASTER_HOST", "node1"),
+    ]);
+    let members: Vec<_> = settings.unwrap().members().iter().map(ToString::to_string).collect();
+    assert_eq!(members, ["node1:5432", "node2:5432", "backup:6000"]);
 }
 
 #[test]

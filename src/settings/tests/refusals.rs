@@ -48,12 +48,14 @@ const WRONG: &[(&str, &str)] = &[
     ("BARMAN_RETENTION", "for ever"),
     ("BARMAN_CONFIG_DIR", "C:\\barman"),
     ("REPMGR_MASTER_HOST", "node1:"),
+    ("REPMGR_CLONE_FROM", "slave"),
     ("REPMGR_NODE_ADDRESS", "node1:5432"),
     ("REPMGR_NODE_ID", "0"),
     ("REPMGR_PRIORITY", "-1"),
     ("REPMGR_LOCATION", "l'Aquila"),
     ("PGHERD_CLUSTER", "all"),
     ("PGHERD_ROLE", "master"),
+    ("PGHERD_BACKUPS", "there"),
     ("PGHERD_VOTERS", "node1,node2"),
     ("PGHERD_ETCD_ENDPOINTS", "ftp://etcd"),
     ("PGHERD_ETCD_CA_FILE", "ca.pem"),
@@ -64,6 +66,7 @@ const WRONG: &[(&str, &str)] = &[
     ("PGHERD_FAILOVER", "automatic"),
     ("PGHERD_LEASE", "1s"),
     ("PGHERD_SYNCHRONOUS", "on"),
+    ("PGHERD_KEEP_OLD_DATA", "maybe"),
     ("PGHERD_HTTP_PORT", "http"),
     ("PGHERD_CONTROL_TOKEN", "two\nlines"),
     ("PGHERD_STOP_TIMEOUT", "60"),
@@ -103,6 +106,24 @@ fn a_refusal_names_the_variable_what_it_holds_and_the_remedy() {
         "POSTGRES_PORT holds \"x\"; it may hold a port number from 1 to 65535. Correct it, or \
          remove it for the default, 5432."
     );
+}
+
+#[test]
+fn a_backup_node_must_know_a_member_of_the_cluster() {
+    let line = refusal(&[("PGHERD_ROLE", "backup")]);
+    assert!(line.starts_with("PGHERD_ROLE is backup"), "{line}");
+    for variable in ["REPMGR_MASTER_HOST", "REPMGR_SLAVES", "PGHERD_VOTERS"] {
+        assert!(line.contains(variable), "{line}");
+    }
+    let itself = [("REPMGR_NODE_ADDRESS", "b"), ("REPMGR_MASTER_HOST", "b")];
+    refusal(&[&[("PGHERD_ROLE", "backup")], &itself[..]].concat());
+    for (variable, value) in
+        [("REPMGR_MASTER_HOST", "a"), ("REPMGR_SLAVES", "a"), ("PGHERD_VOTERS", "a b c")]
+    {
+        assert!(read_pairs(&[("PGHERD_ROLE", "backup"), (variable, value)]).is_ok());
+    }
+    // What could not be read is complained of itself.
+    refusal(&[("PGHERD_ROLE", "backup"), ("PGHERD_VOTERS", "a b")]);
 }
 
 #[test]

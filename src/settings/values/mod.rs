@@ -13,8 +13,8 @@ pub(super) use postgres::{
     DatabaseName, HostAuthMethod, InitdbArgs, OomScore, RoleName, TOOL_ROLES,
 };
 pub(super) use restore::{BackupId, TargetLsn, TargetTimeline, TransactionId};
-pub use words::LogFormat;
-pub(super) use words::{Failover, Flag, NodeKind, Synchronous, TargetAction};
+pub use words::{Backups, CloneFrom, LogFormat, NodeKind};
+pub(super) use words::{Failover, Flag, Synchronous, TargetAction};
 
 use crate::cluster::{Address, NodeId};
 use serde::{Deserialize, Serialize};
@@ -150,7 +150,7 @@ impl TryFrom<String> for Host {
 /// Where a member of the cluster listens.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct Member(Address);
+pub(super) struct Member(pub(super) Address);
 
 impl TryFrom<String> for Member {
     type Error = Expected;
@@ -185,7 +185,7 @@ impl TryFrom<String> for Members {
 /// Members that vote.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(super) struct Voters(Vec<Address>);
+pub(super) struct Voters(pub(super) Vec<Address>);
 
 impl TryFrom<String> for Voters {
     type Error = String;

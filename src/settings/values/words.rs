@@ -49,11 +49,15 @@ impl TryFrom<String> for LogFormat {
     }
 }
 
+/// What a node is for. `PGHERD_ROLE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", rename_all(serialize = "lowercase"))]
-pub(in crate::settings) enum NodeKind {
+pub enum NodeKind {
+    /// It has a Postgres.
     Data,
+    /// It keeps the cluster's backups, and has no Postgres.
     Backup,
+    /// It has a vote, and nothing else.
     Witness,
 }
 
@@ -63,6 +67,44 @@ impl TryFrom<String> for NodeKind {
     fn try_from(text: String) -> Result<Self, Expected> {
         let words = [("data", Self::Data), ("backup", Self::Backup), ("witness", Self::Witness)];
         word(&text, &words, "data, backup or witness")
+    }
+}
+
+/// Who keeps the backups of a data node's cluster. `PGHERD_BACKUPS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub enum Backups {
+    /// The node itself.
+    Here,
+    /// Another one: a node of kind [`NodeKind::Backup`], or the operator's own barman.
+    Elsewhere,
+}
+
+impl TryFrom<String> for Backups {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words = [("here", Self::Here), ("elsewhere", Self::Elsewhere)];
+        word(&text, &words, "here or elsewhere")
+    }
+}
+
+/// What a new standby's data is copied from. `REPMGR_CLONE_FROM`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub enum CloneFrom {
+    /// The running primary.
+    Primary,
+    /// barman's newest base backup where there is one, which spares the primary.
+    Barman,
+}
+
+impl TryFrom<String> for CloneFrom {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let words = [("primary", Self::Primary), ("barman", Self::Barman)];
+        word(&text, &words, "primary or barman")
     }
 }
 

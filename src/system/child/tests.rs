@@ -309,3 +309,26 @@ fn a_program_shows_neither_environment_nor_input() {
     let program = Program::new("psql").env("PGPASSWORD", "secret").stdin("secret");
     assert_eq!(format!("{program:?}"), "Program(\"psql\")");
 }
+
+#[tokio::test]
+async fn lines_that_somebody_takes_are_not_passed_on() {
+    let (output, mut lines) = output();
+    let taken = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let takes = {
+        let taken = std::sync::Arc::clone(&taken);
+        move |line: &[u8]| {
+            let is_ours = line.starts_with(b"50%");
+            if is_ours {
+                taken.lock().unwrap().push(line.to_vec());
+            }
+            is_ours
+        }
+    };
+    let script = "echo begins >&2; echo 50% >&2; echo 50% on stdout; exit 1";
+    let error = shell(script).run_with(Tag::from("tool"), &output, SOON, takes).await.unwrap_err();
+    assert!(error.to_string().ends_with("exit status: 1: begins"), "{error}");
+    assert_eq!(*taken.lock().unwrap(), [b"50%"]);
+    let mut passed = [next(&mut lines).await.unwrap(), next(&mut lines).await.unwrap()];
+    passed.sort();
+    assert_eq!(passed, ["tool | 50% on stdout", "tool | begins"]);
+}

@@ -116,7 +116,13 @@ async fn a_pipe_is_read_to_its_end_whatever_is_in_it() {
     let mut bytes = b"\xff\xfe\n\0\n".to_vec();
     bytes.extend(vec![b'x'; 100_000]);
     let mut seen = 0;
-    output.clone().pump("s".into(), Stream::Stdout, &*bytes, |line| seen += line.len()).await;
+    output
+        .clone()
+        .pump("s".into(), Stream::Stdout, &*bytes, |line| {
+            seen += line.len();
+            true
+        })
+        .await;
     assert_eq!(seen, 100_003);
     tokio::task::spawn_blocking(move || assert!(output.flush_and_close(SOON))).await.unwrap();
     assert!(reader.join().unwrap() > 100_003);

@@ -1,10 +1,19 @@
 //! The scenario engine from outside: which section applies, and what its plan says.
 //! `UPDATE_GOLDEN=1 cargo test --test scenarios` rewrites the plans; review the diff.
 
+mod sightings;
+mod who_leads;
+
+use pgherd::cluster::{Role, SystemId};
 use pgherd::layout::{Layout, Means};
-use pgherd::scenario::{self, DataDirectory, Plan, PortInUse, Refusal, Scenario, Situation, Step};
+use pgherd::scenario::{
+    self, Cluster, DataDirectory, Decision, Ourselves, Plan, PortInUse, Refusal, Scenario,
+    Situation, Step,
+};
+use pgherd::service::ServiceName;
 use pgherd::settings::{self, Settings};
 use proptest::prelude::*;
+use sightings::{leads, of, on_disk};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,16 +21,37 @@ use std::path::{Path, PathBuf};
 const FIRST_START: Scenario = Scenario::PrimaryFirstStart { begun_anew: false };
 const FIRST_START_AGAIN: Scenario = Scenario::PrimaryFirstStart { begun_anew: true };
 
+const RESTART: Scenario = Scenario::PrimaryRestart { adopted: false };
+
 #[test]
 fn plans_are_their_golden_files() {
     for (name, means, scenario) in [
         ("primary-first-start", Means::EveryAccount, FIRST_START),
         ("primary-first-start-begun-anew", Means::EveryAccount, FIRST_START_AGAIN),
         ("primary-first-start-without-root", Means::OneAccount, FIRST_START),
-        ("primary-restart", Means::EveryAccount, Scenario::PrimaryRestart),
+        ("primary-restart", Means::EveryAccount, RESTART),
+        ("recovery", Means::EveryAccount, Scenario::Recovery),
+        ("adoption", Means::EveryAccount, Scenario::PrimaryRestart { adopted: true }),
+        (
+            "standby-first-start",
+            Means::EveryAccount,
+            Scenario::StandbyFirstStart { begun_anew: false },
+        ),
+        ("standby-restart", Means::EveryAccount, Scenario::StandbyRestart { moves_in: false }),
+        ("rejoin", Means::EveryAccount, Scenario::Rejoin { as_standby: false }),
+        ("rejoin-as-standby", Means::EveryAccount, Scenario::Rejoin { as_standby: true }),
+        ("replace", Means::EveryAccount, Scenario::Replace),
+        ("from-archive", Means::EveryAccount, Scenario::FromArchive),
+        ("follow", Means::EveryAccount, Scenario::Follow { replaces: false }),
+        ("follow-and-discard", Means::EveryAccount, Scenario::Follow { replaces: true }),
+        ("promoted", Means::EveryAccount, Scenario::Promoted),
+        ("backup-node-start", Means::EveryAccount, Scenario::BackupNodeStart),
     ] {
         golden(name, &plan(&defaults(), means, scenario).to_string());
     }
+    let elsewhere = read(&[("PGHERD_BACKUPS", "elsewhere")]);
+    let plan = plan(&elsewhere, Means::EveryAccount, FIRST_START);
+    golden("primary-first-start-backups-elsewhere", &plan.to_string());
 }
 
 fn golden(name: &str, actual: &str) {
@@ -36,16 +66,35 @@ fn golden(name: &str, actual: &str) {
 /// Nothing left out, nothing reordered, whoever the container runs as.
 #[test]
 fn the_first_starts_stages_are_the_documents_lines() {
-    for means in [Means::EveryAccount, Means::OneAccount] {
-        let plan = plan(&defaults(), means, FIRST_START);
+    for (means, backups) in [
+        (Means::EveryAccount, "here"),
+        (Means::EveryAccount, "elsewhere"),
+        (Means::OneAccount, "here"),
+    ] {
+        let plan = plan(&read(&[("PGHERD_BACKUPS", backups)]), means, FIRST_START);
         let titles: Vec<&str> = plan.stages.iter().map(|stage| stage.title.as_ref()).collect();
         assert_eq!(titles, lines_of(FIRST_START.title()));
     }
 }
 
+/// The document stops there; what makes the clone a member comes after.
+#[test]
+fn a_slaves_first_stages_are_the_documents_lines() {
+    let scenario = Scenario::StandbyFirstStart { begun_anew: false };
+    let lines = lines_of(scenario.title());
+    let plan = plan(&defaults(), Means::EveryAccount, scenario);
+    let titles: Vec<&str> = plan.stages.iter().map(|stage| stage.title.as_ref()).collect();
+    assert_eq!(titles[..lines.len()], lines);
+}
+
 #[test]
 fn scenarios_have_the_documents_titles() {
-    for scenario in [FIRST_START, Scenario::PrimaryRestart] {
+    for scenario in [
+        FIRST_START,
+        RESTART,
+        Scenario::StandbyFirstStart { begun_anew: false },
+        Scenario::StandbyRestart { moves_in: false },
+    ] {
         let _ = lines_of(scenario.title());
     }
 }
@@ -68,16 +117,47 @@ fn the_disk_decides_which_section_applies() {
     for (on_disk, master, expected) in [
         (DataDirectory::Empty, "true", FIRST_START),
         (DataDirectory::Unfinished, "true", FIRST_START_AGAIN),
-        (cluster(false), "true", Scenario::PrimaryRestart),
-        (cluster(false), "false", Scenario::PrimaryRestart), // The disk outranks the environment.
+        (DataDirectory::Empty, "false", Scenario::StandbyFirstStart { begun_anew: false }),
+        (DataDirectory::Unfinished, "false", Scenario::StandbyFirstStart { begun_anew: true }),
+        (cluster(false), "true", RESTART),
+        (cluster(false), "false", RESTART), // The disk outranks the environment.
+        (cluster(true), "true", Scenario::StandbyRestart { moves_in: false }),
     ] {
         let settings = read(&[("REPMGR_MASTER", master)]);
         let situation = Situation { data_directory: on_disk.clone(), ..fine() };
         assert_eq!(
             scenario::recognise(&settings, &situation),
-            Ok(expected),
+            Ok(Decision::Begin(expected)),
             "{on_disk:?}, {master}"
         );
+    }
+}
+
+/// Whatever the disk holds is not its business, nor what a data node would be refused for.
+#[test]
+fn a_node_for_backups_looks_at_no_cluster_and_touches_none() {
+    for kept in ["here", "elsewhere"] {
+        let settings = read(&[
+            ("PGHERD_ROLE", "backup"),
+            ("REPMGR_MASTER", "false"),
+            ("REPMGR_MASTER_HOST", "node1"),
+            ("PGHERD_BACKUPS", kept),
+        ]);
+        let backups_of = Some(("/home/barman/data/pgherd".into(), "77".to_owned()));
+        for situation in [
+            Situation { backups_of, free_mib: Some(1), ..fine() },
+            Situation { owner_uid: None, ..fine() },
+        ] {
+            let scenario = scenario::recognise(&settings, &situation);
+            assert_eq!(scenario, Ok(Decision::Begin(Scenario::BackupNodeStart)));
+        }
+        let plan = plan(&settings, Means::EveryAccount, Scenario::BackupNodeStart);
+        let expected = [
+            Step::WriteBarmanConf,
+            Step::WriteBarmanCron,
+            Step::Supervise { service: ServiceName::Crond },
+        ];
+        assert_eq!(steps(&plan), expected, "PGHERD_BACKUPS={kept}");
     }
 }
 
@@ -104,7 +184,11 @@ fn a_refusal_names_the_thing_and_the_remedy() {
             [pgdata, "Permission denied", "nothing was changed", "uid 999 may read"],
         ),
         (
-            with(DataDirectory::Cluster { standby: false, made_here: false, may_be_in_use: true }),
+            with(DataDirectory::Cluster(Cluster {
+                made_here: false,
+                may_be_in_use: true,
+                ..on_disk(Role::Primary, 1)
+            })),
             &[],
             [pgdata, "may be running", "docker stop", "its own image"],
         ),
@@ -149,23 +233,44 @@ fn a_refusal_names_the_thing_and_the_remedy() {
             &[],
             ["/home/barman/data/pgherd", "system identifier 77", pgdata, "BARMAN_BACKUP_DIR"],
         ),
-        (
-            fine(),
-            &[("REPMGR_MASTER", "false")],
-            ["REPMGR_MASTER", "false", "masters only", "REPMGR_MASTER=true"],
-        ),
         (fine(), &[("RESTORE_FROM", "latest")], ["RESTORE_FROM", "by hand", "remove it", pgdata]),
         (
-            with(cluster(true)),
+            with(DataDirectory::Cluster(Cluster { recovering: true, ..on_disk(Role::Primary, 1) })),
             &[],
-            [pgdata, "standby.signal", "promote it there", "the image that made it"],
+            [pgdata, "recovery.signal", "did not begin", "let it end"],
+        ),
+        (
+            Situation {
+                sightings: vec![of(SystemId(8), leads("node2", 1))],
+                ..with(cluster(true))
+            },
+            &[],
+            ["node2:5432", "system identifier 8", "nothing was changed", "REPMGR_MASTER_HOST"],
+        ),
+        (
+            Situation { sightings: vec![leads("node2", 1)], ..with(cluster(false)) },
+            &[],
+            ["node2:5432", "timeline 1", "a copy", "empty volume"],
+        ),
+        (
+            Situation { ourselves: Ourselves { knows_nobody: true, ..fine().ourselves }, ..fine() },
+            &[("REPMGR_MASTER", "false")],
+            ["REPMGR_MASTER", "false", "knows of no other", "REPMGR_MASTER_HOST"],
+        ),
+        (
+            Situation { sightings: vec![leads("node2", 1)], ..fine() },
+            &[("PGHERD_CLUSTER", "other")],
+            ["node2:5432", "cluster pgherd", "of cluster other", "PGHERD_CLUSTER"],
         ),
     ] {
         let refusal = scenario::recognise(&read(env), &situation).expect_err(says[0]);
         says_in_a_line(&refusal, says);
         seen.insert(number(&refusal));
     }
-    // This one is for `observe` to say: nothing can be asked under a lock that cannot be made.
+    // These two are for `observe` to say: nothing can be asked under a lock that cannot be made.
+    let refusal = Refusal::BackupNodeNeedsRoot { uid: 1000 };
+    says_in_a_line(&refusal, ["PGHERD_ROLE", "uid 1000", "root", "without --user"]);
+    seen.insert(number(&refusal));
     let (directory, reason) = ("/var/lib/postgresql".into(), "Read-only file system".to_owned());
     let refusal = Refusal::NotWritable { directory, reason, expected: 999 };
     let says =
@@ -195,16 +300,20 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::PortInUse { .. } => 7,
         Refusal::MountedElsewhere { .. } => 8,
         Refusal::ForeignBackups { .. } => 9,
-        Refusal::StandbyNotYet => 10,
+        Refusal::Recovering { .. } => 10,
         Refusal::CannotLook { .. } => 11,
         Refusal::MaybeInUse { .. } => 12,
         Refusal::RestoreNotYet { .. } => 13,
-        Refusal::StandbyDirectory { .. } => number_of_refusals(),
+        Refusal::BackupNodeNeedsRoot { .. } => 14,
+        Refusal::AnotherCluster { .. } => 15,
+        Refusal::OtherName { .. } => 16,
+        Refusal::NobodyToFollow => 17,
+        Refusal::SamePrimary { .. } => number_of_refusals(),
     }
 }
 
 const fn number_of_refusals() -> usize {
-    14
+    18
 }
 
 /// It passed these checks when it was begun, and throwing it away makes the room that it takes.
@@ -212,7 +321,10 @@ const fn number_of_refusals() -> usize {
 fn an_interrupted_start_is_not_refused_for_the_room_that_it_took() {
     let situation =
         Situation { data_directory: DataDirectory::Unfinished, free_mib: Some(1), ..fine() };
-    assert_eq!(scenario::recognise(&defaults(), &situation), Ok(FIRST_START_AGAIN));
+    assert_eq!(
+        scenario::recognise(&defaults(), &situation),
+        Ok(Decision::Begin(FIRST_START_AGAIN))
+    );
 }
 
 proptest! {
@@ -223,17 +335,16 @@ proptest! {
     ) {
         let situation = Situation { data_directory: DataDirectory::Unfinished, free_mib, owner_uid, ..fine() };
         let settings = read(&[("REPMGR_MASTER", if master { "true" } else { "false" })]);
-        match scenario::recognise(&settings, &situation) {
-            Ok(scenario) => {
-                prop_assert_eq!(&scenario, &FIRST_START_AGAIN);
-                let steps = steps(&plan(&settings, means, scenario));
-                let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted);
-                let discarded = at(|step| matches!(step, Step::DiscardUnfinished { .. }));
-                prop_assert_eq!(discarded, Some(0), "nothing is built on what is left");
-                prop_assert_eq!(at(|step| matches!(step, Step::InitDataDirectory { .. })), Some(1));
-            }
-            Err(refusal) => prop_assert_eq!(refusal, Refusal::StandbyNotYet),
-        }
+        let Ok(Decision::Begin(scenario)) = scenario::recognise(&settings, &situation) else {
+            return Err(TestCaseError::fail("it is begun anew"));
+        };
+        let steps = steps(&plan(&settings, means, scenario));
+        let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted);
+        let discarded = at(|step| matches!(step, Step::DiscardUnfinished { .. }));
+        let made = at(|step| {
+            matches!(step, Step::InitDataDirectory { .. } | Step::TakeCopy { .. })
+        });
+        prop_assert!(discarded.is_some() && discarded < made, "nothing is built on what is left");
     }
 
     #[test]
@@ -241,7 +352,7 @@ proptest! {
         situation in situations(), master in any::<bool>(), means in means(),
     ) {
         let settings = read(&[("REPMGR_MASTER", if master { "true" } else { "false" })]);
-        if let Ok(scenario) = scenario::recognise(&settings, &situation) {
+        if let Ok(Decision::Begin(scenario)) = scenario::recognise(&settings, &situation) {
             for step in steps(&plan(&settings, means, scenario)) {
                 let discards = matches!(step, Step::DiscardUnfinished { .. });
                 let makes = matches!(step, Step::InitDataDirectory { .. });
@@ -258,7 +369,7 @@ proptest! {
         let names = ["POSTGRES_PASSWORD", "REPMGR_PASSWORD", "REPMGR_STREAMING_PASSWORD",
             "BARMAN_PASSWORD", "BARMAN_STREAMING_PASSWORD"];
         let settings = read(&names.map(|name| (name, "open sesame")));
-        if let Ok(scenario) = scenario::recognise(&settings, &situation) {
+        if let Ok(Decision::Begin(scenario)) = scenario::recognise(&settings, &situation) {
             let plan = plan(&settings, means, scenario);
             let json = serde_json::to_string(&plan).unwrap();
             let shown = format!("{plan}{plan:?}{json}");
@@ -308,15 +419,25 @@ fn fine() -> Situation {
         ports_in_use: Vec::new(),
         mounted_elsewhere: None,
         backups_of: None,
+        ourselves: Ourselves {
+            address: "node1".parse().expect("a host is an address"),
+            newest: None,
+            given_up: None,
+            had_members: false,
+            knows_nobody: false,
+            leads_alone: false,
+        },
+        sightings: Vec::new(),
     }
 }
 
 fn cluster(standby: bool) -> DataDirectory {
-    DataDirectory::Cluster { standby, made_here: true, may_be_in_use: false }
+    DataDirectory::Cluster(on_disk(if standby { Role::Standby } else { Role::Primary }, 1))
 }
 
 fn plan(settings: &Settings, means: Means, scenario: Scenario) -> Plan {
-    let layout = Layout::new(settings, 17, Path::new("/var/lib/postgresql/17/docker").into());
+    let layout =
+        Layout::new(settings, 17, Path::new("/var/lib/postgresql/17/docker").into(), false);
     scenario::plan(settings, &layout, means, scenario)
 }
 

@@ -1,94 +1,11 @@
-//! Containers for stories: started, asked, killed and removed through the docker command.
+//! One container: started, asked, signalled and removed.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::print_stderr,
-    reason = "a library of its own, in a test"
-)]
-
+use super::{Answer, Network, Volume, await_that, binary_mount, docker, image, labels, unique};
+use nix::unistd::Pid;
 use std::fmt::Write as _;
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
-
-/// Long enough for a noisy machine; a story that runs into it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Which image: `pgherd:17` unless `PGHERD_IMAGE` names another.
-#[expect(clippy::disallowed_methods, reason = "a test's own setting")]
-pub fn image() -> String {
-    std::env::var("PGHERD_IMAGE").unwrap_or_else(|_| "pgherd:17".to_owned())
-}
-
-/// A binary to mount over the image's, so that a change can be tried without building an image:
-/// `cargo build && PGHERD_BINARY=$PWD/target/debug/pgherd cargo test --test stories -- --ignored`.
-#[expect(clippy::disallowed_methods, reason = "a test's own setting")]
-fn binary() -> Option<String> {
-    std::env::var("PGHERD_BINARY").ok()
-}
-
-/// The options of `docker run` that put [`binary`] in its place.
-pub fn binary_mount() -> Vec<String> {
-    binary().map_or(Vec::new(), |binary| {
-        vec!["-v".to_owned(), format!("{binary}:/usr/local/bin/pgherd:ro")]
-    })
-}
-
-/// `make trials` runs the long stories too.
-pub fn trials() -> bool {
-    std::env::var_os("PGHERD_TRIALS").is_some_and(|value| !value.is_empty())
-}
-
-/// What a command in a container, or docker itself, answered.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Answer {
-    /// Its standard output without blanks at the end; panics with everything it said if it failed.
-    pub fn ok(self) -> String {
-        assert_eq!(self.status, 0, "failed: {self:#?}");
-        self.stdout.trim_end().to_owned()
-    }
-
-    /// Both streams, for those who look for something in either.
-    pub fn text(&self) -> String {
-        format!("{}{}", self.stdout, self.stderr)
-    }
-}
-
-/// Runs `docker` with these arguments to its end.
-pub fn docker<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Answer {
-    let output = docker_command(args).output().expect("docker can be run");
-    answer(output)
-}
-
-fn docker_command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
-    #[expect(clippy::disallowed_methods, reason = "stories drive docker")]
-    let mut command = Command::new("docker");
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-fn answer(output: Output) -> Answer {
-    Answer {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-static COUNTER: AtomicU32 = AtomicU32::new(0);
-
-/// A name that no other story, nor another run of them, has.
-pub fn unique(what: &str) -> String {
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("pgherd-story-{}-{number}-{what}", std::process::id())
-}
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// What a container is started with.
 #[derive(Clone, Debug)]
@@ -140,6 +57,22 @@ impl Recipe {
         self
     }
 
+    /// In a network of the story's, where the others find it under `alias`.
+    pub fn network(self, network: &Network, alias: &str) -> Self {
+        let options = ["--network", &network.name, "--network-alias", alias];
+        options.into_iter().fold(self, Recipe::option)
+    }
+
+    /// Another volume in the place of one.
+    pub fn other_volume(mut self, of: &str, with: &str) -> Self {
+        for (volume, _) in &mut self.volumes {
+            if volume == of {
+                with.clone_into(volume);
+            }
+        }
+        self
+    }
+
     /// The container's command.
     pub fn command<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
         self.command = words.into_iter().map(str::to_owned).collect();
@@ -178,8 +111,8 @@ impl Recipe {
     fn arguments(&self, mode: &[&str], name: &str) -> Vec<String> {
         let mut arguments = vec!["run".to_owned()];
         arguments.extend(mode.iter().map(|word| (*word).to_owned()));
-        let fixed = ["--label", "pgherd.story=1", "--name", name, "--hostname", &self.hostname];
-        arguments.extend(fixed.map(str::to_owned));
+        arguments.extend(labels());
+        arguments.extend(["--name", name, "--hostname", &self.hostname].map(str::to_owned));
         for (volume, at) in &self.volumes {
             arguments.extend(["-v".to_owned(), format!("{volume}:{at}")]);
         }
@@ -279,10 +212,17 @@ impl Container {
         self
     }
 
-    /// Waits until its log holds `text`.
+    /// Waits until its log holds `text`. One that has ended says no more.
     pub fn await_log(&self, text: &str) -> &Self {
         self.await_that(&format!("its log says {text:?}"), || {
-            self.log().contains(text).then_some(())
+            let ended = self.exit_status(); // Asked first: its last words count.
+            if self.log().contains(text) {
+                return Some(());
+            }
+            if let Some(status) = ended {
+                panic!("{} ended with {status} and never said {text:?}", self.name);
+            }
+            None
         });
         self
     }
@@ -327,6 +267,59 @@ impl Container {
     pub fn ip(&self) -> String {
         let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
         docker(["inspect", "-f", format, &self.name]).ok()
+    }
+
+    /// `docker pause`: alive, silent, and its connections stay open.
+    pub fn pause(&self) -> &Self {
+        // The kernel cannot always freeze what forks just then, and docker gives up at once.
+        self.await_that("docker freezes it", || {
+            (docker(["pause", &self.name]).status == 0).then_some(())
+        });
+        self
+    }
+
+    /// `docker unpause`.
+    pub fn unpause(&self) -> &Self {
+        docker(["unpause", &self.name]).ok();
+        self
+    }
+
+    /// Its first process, as this machine numbers it. Killing it is `docker kill`, less the tenth
+    /// of a second that docker takes to get there.
+    pub fn host_pid(&self) -> Pid {
+        let pid = docker(["inspect", "-f", "{{.State.Pid}}", &self.name]).ok();
+        assert_ne!(pid, "0", "{} does not run", self.name); // 0 is all of us, to kill(2).
+        Pid::from_raw(pid.parse().expect("a number"))
+    }
+
+    /// What came in over the network since it was started.
+    pub fn bytes_received(&self) -> u64 {
+        self.traffic(0)
+    }
+
+    /// What went out.
+    pub fn bytes_sent(&self) -> u64 {
+        self.traffic(8)
+    }
+
+    /// A column of proc_net_dev(5), of all that leads out.
+    fn traffic(&self, column: usize) -> u64 {
+        let table = self.exec(["cat", "/proc/net/dev"]).ok();
+        let rows = table.lines().filter_map(|line| line.split_once(':'));
+        let outer = rows.filter(|(interface, _)| interface.trim() != "lo");
+        let bytes = outer.filter_map(|(_, row)| row.split_whitespace().nth(column));
+        bytes.map(|bytes| bytes.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// `GET path` on its HTTP port, from outside: code and body. `None` if nobody answers.
+    pub fn http(&self, path: &str) -> Option<(u16, String)> {
+        get(&self.ip(), path)
+    }
+
+    /// What `pgherd status --json` prints in it.
+    pub fn status_json(&self) -> serde_json::Value {
+        let json = self.exec(["pgherd", "status", "--json"]).ok();
+        serde_json::from_str(&json).expect("JSON")
     }
 
     /// Copies a file in, with this mode.
@@ -381,69 +374,15 @@ pub fn client() -> Container {
     Recipe::node("client").entrypoint("sleep").command(["infinity"]).start()
 }
 
-/// A named volume, removed at the end of the story.
-#[derive(Debug)]
-pub struct Volume {
-    pub name: String,
-}
-
-impl Volume {
-    /// A fresh one. Declare it before the containers that use it: it is removed after them.
-    pub fn new() -> Self {
-        Self::with(&[])
-    }
-
-    /// The same with options of `docker volume create`.
-    pub fn with(options: &[&str]) -> Self {
-        let name = unique("volume");
-        let create = ["volume", "create", "--label", "pgherd.story=1"].into_iter();
-        docker(create.chain(options.iter().copied()).chain([name.as_str()])).ok();
-        Volume { name }
-    }
-
-    /// Runs a script of bash as root in a container that has it at /v, and returns what it says.
-    pub fn shell(&self, script: &str) -> String {
-        let recipe = Recipe::node("volume").volume(self, "/v").entrypoint("bash");
-        recipe.command(["-c", script]).run().ok()
-    }
-
-    /// Everything in it: kind, mode, owner, size and name, a line each. Without pgherd's lock,
-    /// which every start makes before it looks around.
-    pub fn listing(&self) -> String {
-        self.listing_after("true")
-    }
-
-    /// The same once `script` has run in it.
-    pub fn listing_after(&self, script: &str) -> String {
-        // A directory's size and anybody's clock say nothing.
-        self.shell(&format!(
-            "set -e; cd /v; {script}; cd /v; \
-             find . -mindepth 1 ! -path ./pgherd ! -path ./pgherd/lock \
-             \\( -type d -printf '%y %m %U:%G - %p\\n' -o -printf '%y %m %U:%G %s %p\\n' \\) | sort"
-        ))
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        docker(["volume", "rm", "-f", &self.name]);
-    }
-}
-
-/// Waits until `condition` has an answer; panics when [`PATIENCE`] is at its end.
-pub fn await_that<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
-    await_within(PATIENCE, what, condition)
-}
-
-/// The same with another limit.
-pub fn await_within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(answer) = condition() {
-            return answer;
-        }
-        assert!(began.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
-        // Each question is a docker command of some 30 ms already; this only spares the machine.
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
+/// One request, and everything up to the end. `None` if nobody answers.
+pub fn get(ip: &str, path: &str) -> Option<(u16, String)> {
+    let address = SocketAddr::new(ip.parse().ok()?, 8008);
+    let limit = Duration::from_secs(4);
+    let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
+    stream.set_read_timeout(Some(limit)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: node\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }

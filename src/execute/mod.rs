@@ -1,26 +1,34 @@
 //! Plans become effects here, and nowhere else. No choice is made here: what to do was decided
 //! when the plan was made.
 
+mod archive;
+mod error;
+mod standby;
+mod upstream;
+
+pub use error::{PlanError, StepError};
+pub use standby::StandbyError;
+
 use crate::barman;
-use crate::cluster::NodeId;
+use crate::cluster::{Address, NodeId};
 use crate::cron;
 use crate::layout::Layout;
-use crate::postgres::{self, HookError, PostgresError, Session, SqlError, conf::Unsafe};
-use crate::repmgr::{self, Identity, RegisterError};
-use crate::scenario::{Plan, Scenario, Step};
+use crate::postgres::{self, Bytes, Session, restore};
+use crate::repmgr::{self, Identity};
+use crate::scenario::{Activity, Plan, Scenario, Step};
 use crate::service::{Durability, Listen, ServiceName, Shutdown};
 use crate::settings::{Secret, Settings};
-use crate::supervisor::{StartError, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::system::account::Account;
 use crate::system::files::{FileError, acting_as, ensure_file, failed};
 use crate::system::lock::VolumeLock;
 use crate::system::output::OutputHandle;
-use crate::system::wait::GaveUp;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info};
+use upstream::Upstream;
 
 /// Beside the server in the OOM killer's list: what is lost least is killed first.
 const HELPER_OOM_SCORE_ADJ: i32 = 500;
@@ -32,8 +40,18 @@ pub struct Hands {
     pub settings: Settings,
     /// Where things are.
     pub layout: Layout,
-    /// Who this node is.
-    pub identity: Identity,
+    /// Where the others, and consumers, find this node.
+    pub address: Address,
+    /// repmgr's number of this node, once it is known.
+    pub id: OnceLock<NodeId>,
+    /// A number of its own for each start, by which the node knows itself among the members.
+    pub instance: String,
+    /// Somebody wants to know how our server is just now.
+    pub look_now: Notify,
+    /// Somebody has asked, who may be new: the records are to be read again.
+    pub look_around: Notify,
+    /// Who leads, as the plan that is carried out has found last.
+    pub upstream: Mutex<Option<Upstream>>,
     /// The server's flags from the container's command.
     pub flags: Vec<String>,
     /// Whom Postgres and repmgr run as.
@@ -53,7 +71,7 @@ pub struct Hands {
 }
 
 /// How far a plan is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
     /// Counted from 1, as in the document.
     pub stage: usize,
@@ -61,60 +79,29 @@ pub struct Progress {
     pub stages: usize,
     /// The document's words.
     pub title: String,
+    /// What the node is seen to do.
+    pub activity: Activity,
+    /// Of what is being copied or rewound.
+    pub bytes: Option<Bytes>,
+    /// At this rate, the rest takes so long.
+    pub seconds_left: Option<u64>,
+    /// What is waited for.
+    pub waits_for: Option<String>,
 }
 
-/// A plan that stopped half-way. Running it again is safe.
-#[derive(Debug, thiserror::Error)]
-#[error("stage {stage} of \"{scenario}\" failed: cannot {step}")]
-pub struct PlanError {
-    /// Counted from 1, as in the document.
-    pub stage: usize,
-    /// The section's title.
-    pub scenario: &'static str,
-    /// What was to be done.
-    pub step: String,
-    /// Why it was not.
-    #[source]
-    pub source: StepError,
+/// Where a step tells how far it is. Display only: nobody waits for it to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Teller {
+    sender: mpsc::Sender<Progress>,
+    now: Progress,
 }
 
-/// Why a step failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// PostgreSQL's programs or files.
-    #[error(transparent)]
-    Postgres(#[from] PostgresError),
-    /// The server does not come up.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// The server did not end in order.
-    #[error("postgres ended, but its control file does not say that it was shut down")]
-    NotShutDown,
-    /// A question to the server.
-    #[error(transparent)]
-    Sql(#[from] SqlError),
-    /// A file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// repmgr.
-    #[error(transparent)]
-    Register(#[from] RegisterError),
-    /// A script of the operator's.
-    #[error(transparent)]
-    Hook(#[from] HookError),
-    /// Something that should have ended has not.
-    #[error(transparent)]
-    GaveUp(#[from] GaveUp),
-    /// Settings of the operator's that cannot be lived with, a line each.
-    #[error("{}", lines(.0))]
-    Unsafe(Vec<Unsafe>),
-    /// The step needs a server, and none runs.
-    #[error("postgres does not run")]
-    NoServer,
-}
-
-fn lines(all: &[Unsafe]) -> String {
-    all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+impl Teller {
+    fn tell(&self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = self.now.clone();
+        change(&mut progress);
+        let _ = self.sender.try_send(progress);
+    }
 }
 
 impl Hands {
@@ -133,15 +120,27 @@ impl Hands {
         let mut undone = Vec::new();
         for (number, stage) in (1..).zip(&plan.stages) {
             info!("{number}/{stages} {}", stage.title);
-            let title = stage.title.clone().into_owned();
-            let _ = progress.send(Progress { stage: number, stages, title }).await; // Display only.
+            let mut teller = Teller {
+                sender: progress.clone(),
+                now: Progress {
+                    stage: number,
+                    stages,
+                    title: stage.title.clone().into_owned(),
+                    activity: Activity::Starting,
+                    bytes: None,
+                    seconds_left: None,
+                    waits_for: None,
+                },
+            };
             for step in &stage.steps {
                 step_number += 1;
+                teller.now.activity = step.activity();
+                let _ = progress.send(teller.now.clone()).await; // Display only.
                 self.hold(step_number, step).await;
                 let began = Instant::now();
-                if let Err(source) = self.take(step, &mut kept).await {
-                    let step_words = step.to_string();
-                    let failed = PlanError { stage: number, scenario, step: step_words, source };
+                if let Err(source) = self.take(step, &mut kept, &teller).await {
+                    let failed = step.clone();
+                    let failed = PlanError { stage: number, scenario, failed, source };
                     if !(step.may_wait() && self.serves_again(plan)) {
                         return Err(failed);
                     }
@@ -157,7 +156,8 @@ impl Hands {
     /// A server that served before `plan` does so again.
     fn serves_again(&self, plan: &Plan) -> bool {
         let open = matches!(self.supervisor.listening(), Some(Listen::Consumer { .. }));
-        open && plan.scenario == Scenario::PrimaryRestart
+        let served_before = !matches!(plan.scenario, Scenario::PrimaryFirstStart { .. });
+        open && served_before
     }
 
     async fn hold(&self, number: usize, step: &Step) {
@@ -170,8 +170,22 @@ impl Hands {
         }
     }
 
-    async fn take(&self, step: &Step, kept: &mut KeptSession) -> Result<(), StepError> {
-        let Hands { settings, layout, identity, postgres: account, .. } = self;
+    /// Who this node is, to repmgr. A master without a number in its name is the first.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            id: self.id.get().copied().unwrap_or(NodeId::FIRST),
+            name: self.settings.repmgr.node_name.clone(),
+            address: self.address.clone(),
+        }
+    }
+
+    async fn take(
+        &self,
+        step: &Step,
+        kept: &mut KeptSession,
+        teller: &Teller,
+    ) -> Result<(), StepError> {
+        let Hands { settings, layout, postgres: account, .. } = self;
         match step {
             Step::DiscardUnfinished { .. } => {
                 // On a thread of its own: what an import left may be much, and the node goes on
@@ -198,7 +212,10 @@ impl Hands {
                     return Err(StepError::NotShutDown);
                 }
             }
-            Step::WritePostgresConf => postgres::write_conf(settings, layout, account)?,
+            Step::WritePostgresConf => {
+                postgres::write_conf(settings, layout, account)?;
+                restore::leave_alone_unless_needed(layout, account).await?;
+            }
             Step::CheckServerSettings => {
                 let assignments = postgres::operator_assignments(layout, &self.flags);
                 let refused = postgres::conf::unsafe_settings(settings, &assignments);
@@ -220,7 +237,7 @@ impl Hands {
                 kept.to(self, "postgres").await?.ensure_database(name).await?;
             }
             Step::EnsureRepmgrExtension => {
-                let sql = include_str!("../templates/sql/database-repmgr.sql");
+                let sql = include_str!("../../templates/sql/database-repmgr.sql");
                 kept.to(self, "repmgr").await?.run("create extension repmgr", sql).await?;
             }
             Step::RunInitHooks => {
@@ -231,18 +248,46 @@ impl Hands {
                 }
             }
             Step::WriteRepmgrConf => {
-                repmgr::write_conf(settings, layout, identity, account)?;
-                write_node_id(layout, identity.id, account)?;
+                let identity = self.identity();
+                repmgr::write_conf(settings, layout, &identity, account)?;
+                // A standby without an id gets one from its primary when it follows.
+                let is_standby = layout.pgdata.join("standby.signal").exists();
+                if self.id.get().is_some() || !is_standby {
+                    write_node_id(layout, identity.id, account)?;
+                    let _ = self.id.set(identity.id); // Known before, or from now on.
+                }
             }
             Step::RegisterPrimary => self.register_primary(kept.to(self, "repmgr").await?).await?,
             Step::WriteBarmanConf => {
-                let primary = &identity.address;
+                let primary = &self.address;
                 let passfile = repmgr::passfile;
                 barman::write_conf(settings, layout, primary, &self.barman, passfile)?;
             }
             Step::WriteBarmanCron => cron::write_table(settings, layout, &self.ourselves)?,
             Step::Complete { .. } => postgres::complete(layout, account).await?,
             Step::Supervise { service } => self.supervise(*service),
+            Step::Cease { service } => self.supervisor.cease(*service).await,
+            Step::AwaitPrimary { patience } => self.await_primary(*patience, teller).await?,
+            Step::ClaimIdentity => self.claim_identity().await?,
+            Step::DiscardCopy => self.discard_copy().await?,
+            Step::TakeCopy { from } => self.take_copy(*from, teller).await?,
+            Step::MoveIn => self.move_in().await?,
+            Step::Fence => {
+                kept.close().await;
+                self.fence().await?;
+            }
+            Step::EndInOrder { port } => self.end_in_order(*port).await?,
+            Step::Rewind => self.rewind(teller).await?,
+            Step::FollowPrimary { drop_slots } => self.follow_primary(*drop_slots).await?,
+            Step::ForgetOthers => {
+                let sql = repmgr::forget_others_sql(&self.identity());
+                kept.to(self, "repmgr").await?.run("forget other nodes", &sql).await?;
+            }
+            Step::AskArchive => self.ask_archive().await?,
+            Step::AwaitReplay => self.await_replay(teller).await?,
+            Step::AwaitStream => self.await_stream(teller).await?,
+            Step::RegisterStandby => self.register_standby().await?,
+            Step::DiscardOld => self.discard_old().await?,
         }
         Ok(())
     }
@@ -255,7 +300,9 @@ impl Hands {
         let Hands { settings, layout, postgres: account, .. } = self;
         postgres::leftovers::ensure_none().await?;
         acting_as(account, || postgres::remove_stale_socket(layout, listen))?;
-        let mut server = postgres::server(layout, account, &self.flags, listen, durability);
+        let limits = postgres::limits(&layout.bin_dir, &layout.pgdata, account).await;
+        let mut server =
+            postgres::server(layout, account, &self.flags, listen, durability, &limits);
         for fd in self.lock.descriptors() {
             let fd = fd.try_clone_to_owned().map_err(failed("keep the lock of", &layout.pgdata))?;
             server = server.keep_fd(fd);
@@ -264,23 +311,21 @@ impl Hands {
             server = server.env(name, value);
         }
         let pgdata = layout.pgdata.clone();
-        self.supervisor
-            .start_postgres(server, listen, |pid| postgres::accepts_connections(&pgdata, pid))
-            .await?;
+        let before = postgres::pid_file_written(&pgdata);
+        let accepts = |pid| postgres::accepts_connections(&pgdata, pid, before);
+        self.supervisor.start_postgres(server, listen, accepts).await?;
         Ok(())
     }
 
     async fn register_primary(&self, session: &Session) -> Result<(), StepError> {
-        let Hands { settings, layout, identity, postgres: account, .. } = self;
+        let Hands { settings, layout, postgres: account, .. } = self;
+        let identity = &self.identity();
         let recorded = repmgr::is_recorded_sql(settings, layout, identity);
         if session.is_true("look this node up in repmgr.nodes", &recorded).await? {
             return Ok(());
         }
         let listen = self.supervisor.listening().ok_or(StepError::NoServer)?;
-        let sockets = match listen {
-            Listen::Technical { .. } => &layout.technical_socket_dir,
-            Listen::Consumer { .. } => &layout.socket_dir,
-        };
+        let sockets = layout.socket_dir_of(listen);
         repmgr::register_primary(settings, layout, identity, account, sockets, listen.port())
             .await?;
         let address = repmgr::recorded_address_sql(layout, identity);
@@ -348,10 +393,10 @@ impl KeptSession {
 /// What a role needs besides its password; each file says why.
 fn privileges(role: &str) -> &'static str {
     match role {
-        "repmgr" => include_str!("../templates/sql/role-repmgr.sql"),
-        "repmgr_streaming" => include_str!("../templates/sql/role-repmgr_streaming.sql"),
-        "barman" => include_str!("../templates/sql/role-barman.sql"),
-        "barman_streaming" => include_str!("../templates/sql/role-barman_streaming.sql"),
+        "repmgr" => include_str!("../../templates/sql/role-repmgr.sql"),
+        "repmgr_streaming" => include_str!("../../templates/sql/role-repmgr_streaming.sql"),
+        "barman" => include_str!("../../templates/sql/role-barman.sql"),
+        "barman_streaming" => include_str!("../../templates/sql/role-barman_streaming.sql"),
         other => unreachable!("no plan asks for role {other}"),
     }
 }

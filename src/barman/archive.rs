@@ -1,0 +1,215 @@
+//! What barman has, for nodes that have no barman: WAL files and the newest base backup.
+//!
+//! Opened with barman's own rights, for its directory is barman's to write and we are root: what
+//! stands there under a name that is asked for may be a link to anything.
+
+use super::catalog::{self, Status};
+use crate::settings::Settings;
+use crate::system::account::Account;
+use crate::system::child::{Program, ProgramError, Streamed};
+use crate::system::files::acting_as;
+use nix::libc::O_NOFOLLOW;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// barman's directory of this cluster.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    server: String,
+    directory: PathBuf,
+    account: Account,
+}
+
+/// A WAL file or a timeline's history, found.
+pub enum Wal {
+    /// As Postgres wrote it, with its length.
+    Plain(File, u64),
+    /// barman keeps it compressed, and takes it out.
+    Unpacked(Box<Streamed>),
+}
+
+/// A base backup that is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// barman's id.
+    pub id: String,
+    /// Of which cluster.
+    pub system: Option<String>,
+    /// On which branch of history it was taken.
+    pub timeline: Option<String>,
+    /// Where the WAL begins that it needs.
+    pub begin: Option<String>,
+    /// From where on it can be used.
+    pub end: Option<String>,
+    /// How large it is, as barman has counted.
+    pub bytes: Option<String>,
+    data: PathBuf,
+}
+
+/// Why there is no backup to copy.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoBackup {
+    /// None is complete.
+    #[error("there is no complete base backup yet")]
+    None,
+    /// What is in its data directory is not all of it.
+    #[error("backup {0} has tablespaces, which are not copied this way; clone from the primary")]
+    Tablespaces(String),
+    /// Where pgherd's barman puts a backup is none.
+    #[error("backup {0} is not a plain copy; clone from the primary")]
+    NotPlain(String),
+}
+
+impl Archive {
+    /// That of the cluster, which belongs to `account`.
+    pub fn new(settings: &Settings, account: &Account) -> Self {
+        Archive {
+            server: settings.herd.cluster.clone(),
+            directory: super::backup_directory(settings),
+            account: account.clone(),
+        }
+    }
+
+    /// The WAL file or history of that name; `None` where barman has none, or it is no such name.
+    ///
+    /// A segment that is still being received counts only if it is asked for (`with_partial`).
+    /// Whoever follows a primary gets the rest of that segment from the primary, and should: an old
+    /// primary's last segment as barman has it may differ from what the new one made of it. It is
+    /// for the one case where there is no primary left, and then it is all there is.
+    pub fn wal(&self, name: &str, with_partial: bool) -> io::Result<Option<Wal>> {
+        if !is_wal_name(name) {
+            return Ok(None);
+        }
+        let wals = match is_history_name(name) {
+            true => self.directory.join("wals").join(name),
+            false => self.directory.join("wals").join(&name[..16]).join(name),
+        };
+        let streaming = self.directory.join("streaming");
+        let partial = with_partial.then(|| streaming.join(format!("{name}.partial")));
+        // A complete one moves from `streaming` to `wals`, and may do so between two looks.
+        let places = [wals.clone(), streaming.join(name), wals];
+        for path in places.iter().chain(&partial) {
+            let opened = acting_as(&self.account, || {
+                OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(path)
+            });
+            match opened {
+                Ok(file) => return self.as_written(name, file).map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// pgherd's barman does not compress; an archive from before pgherd may be compressed.
+    fn as_written(&self, name: &str, mut file: File) -> io::Result<Wal> {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::other(format!("{name} is no file")));
+        }
+        let mut head = Vec::new();
+        Read::by_ref(&mut file).take(6).read_to_end(&mut head)?;
+        if !is_compressed(&head) {
+            file.rewind()?;
+            return Ok(Wal::Plain(file, meta.len()));
+        }
+        let get = Program::new("barman").account(&self.account).current_dir("/");
+        let unpacked = get.args(["--quiet", "get-wal", &self.server, name]).stream();
+        unpacked.map(|program| Wal::Unpacked(Box::new(program))).map_err(io::Error::other)
+    }
+
+    /// The newest complete base backup.
+    pub fn latest_backup(&self) -> Result<Backup, NoBackup> {
+        let done =
+            |(id, (status, _)): (String, (Status, _))| (status == Status::Done).then_some(id);
+        acting_as(&self.account, || {
+            // An id is the time when the backup began, so the last one is the newest.
+            let newest = catalog::backups(&self.directory).into_iter().filter_map(done).next_back();
+            let id = newest.ok_or(NoBackup::None)?;
+            let info = catalog::info(&self.directory, &id).ok_or(NoBackup::None)?;
+            let value = |key| catalog::value(&info, key).filter(|value| *value != "None");
+            if value("tablespaces").is_some_and(|list| list != "[]") {
+                return Err(NoBackup::Tablespaces(id));
+            }
+            let data = self.directory.join("base").join(&id).join("data");
+            if !is_plain_backup(&data) {
+                return Err(NoBackup::NotPlain(id));
+            }
+            let value = |key| value(key).map(str::to_owned);
+            Ok(Backup {
+                system: value("systemid"),
+                timeline: value("timeline"),
+                begin: value("begin_xlog"),
+                end: value("end_xlog"),
+                bytes: value("size"),
+                id,
+                data,
+            })
+        })
+    }
+
+    /// The backup's data directory as a tar archive, its `backup_label` with it.
+    pub fn tar(&self, backup: &Backup) -> Result<Streamed, ProgramError> {
+        let tar = Program::new("tar").account(&self.account).current_dir("/");
+        tar.arg("--create").arg("--directory").arg(&backup.data).arg(".").stream()
+    }
+}
+
+fn is_plain_backup(data: &Path) -> bool {
+    ["PG_VERSION", "backup_label"]
+        .iter()
+        .all(|name| fs::symlink_metadata(data.join(name)).is_ok_and(|meta| meta.is_file()))
+}
+
+/// `000000010000000A000000FF` or `00000002.history`: what Postgres asks for. Nothing else is a path.
+pub(super) fn is_wal_name(name: &str) -> bool {
+    is_hex(name, 24) || is_history_name(name)
+}
+
+fn is_history_name(name: &str) -> bool {
+    name.strip_suffix(".history").is_some_and(|timeline| is_hex(timeline, 8))
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
+    text.len() == length && text.bytes().all(digit)
+}
+
+/// By the first bytes: gzip, bzip2, xz, zstd, lz4. A WAL file begins with 0xD1 in its second byte,
+/// a history with a digit or `#`.
+fn is_compressed(head: &[u8]) -> bool {
+    let magics: [&[u8]; 5] =
+        [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"];
+    magics.iter().any(|magic| head.starts_with(magic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_postgres_asks_for_are_names() {
+        for name in ["000000010000000A000000FF", "0000000A.history"] {
+            assert!(is_wal_name(name), "{name}");
+        }
+        for name in [
+            "",
+            "000000010000000a000000ff",
+            "000000010000000A000000FF.partial",
+            "../../../../../etc/passwd",
+            "00000001000000/../etc/pw",
+            "A.history",
+            "0000000A.history/x",
+        ] {
+            assert!(!is_wal_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wal_file_does_not_look_compressed() {
+        assert!(!is_compressed(b"\x16\xd1\x06\0\x01\0") && !is_compressed(b"1\t0/5000"));
+        assert!(is_compressed(b"\x1f\x8b\x08\0\0\0") && is_compressed(b"\xfd7zXZ\0"));
+    }
+}

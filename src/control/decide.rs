@@ -1,0 +1,204 @@
+//! What a running node does about what it sees. Pure: no clock, no I/O.
+//!
+//! A table of rules, the most dangerous situation first; the first that applies wins. The name of
+//! the rule that fired stands in the log.
+
+use crate::cluster::{Address, NodeId, Report, Role, Sighting, SystemId, Timeline};
+use crate::scenario::{Scenario, Situation};
+
+/// Everything [`decide`] may look at.
+#[derive(Clone, Debug)]
+pub(super) struct Observation<'a> {
+    /// This node's Postgres, which serves.
+    pub local: Local,
+    /// What the last plan made of it.
+    pub made: Role,
+    /// The other members.
+    pub sightings: &'a [Sighting],
+}
+
+/// This node's Postgres, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Local {
+    /// What it is just now.
+    pub role: Role,
+    /// Its branch of history.
+    pub timeline: Timeline,
+    /// Which cluster it is a copy of.
+    pub system: SystemId,
+    /// Whom it streams from, if it does.
+    pub streams_from: Option<Address>,
+    /// It has replayed all that it can get, and gets no more.
+    pub waits_for_wal: bool,
+    /// repmgr's records have it as a standby of this node, at its present address.
+    pub recorded_under: Option<NodeId>,
+    /// repmgrd is kept running.
+    pub watched: bool,
+    /// What its data directory replaced is still there.
+    pub replaces: bool,
+}
+
+/// One named reason to carry out a scenario.
+#[derive(Debug)]
+pub(super) struct Rule {
+    /// Shown in the log whenever the rule fires.
+    pub name: &'static str,
+    when: fn(&Observation<'_>) -> Option<Scenario>,
+}
+
+/// Tried in order.
+pub(super) const RULES: [Rule; 3] = [
+    Rule {
+        name: "a primary with newer history answers: take no more writes and join it",
+        when: superseded,
+    },
+    Rule { name: "this standby was promoted: do what a primary does", when: promoted },
+    Rule {
+        name: "a node leads that this one does not follow in all things yet: follow it",
+        when: unsettled,
+    },
+];
+
+/// The first rule that applies, and the scenario it asks for. `None`: all is well, or nothing can
+/// be done about it.
+pub(super) fn decide(seen: &Observation<'_>) -> Option<(&'static Rule, Scenario)> {
+    RULES.iter().find_map(|rule| Some((rule, (rule.when)(seen)?)))
+}
+
+/// Who leads this cluster, on which timeline.
+fn leader(seen: &Observation<'_>) -> Option<(Timeline, Report)> {
+    let ours: Vec<Sighting> =
+        seen.sightings.iter().filter(|one| is_ours(seen, one)).cloned().collect();
+    let (timeline, report) = Situation::leader_among(&ours).ok()??;
+    Some((timeline, report.clone()))
+}
+
+/// Another cluster's primary is nobody to us, whatever name it goes by.
+fn is_ours(seen: &Observation<'_>, sighting: &Sighting) -> bool {
+    sighting.report().is_some_and(|report| report.system == Some(seen.local.system))
+}
+
+/// By one or by several: whoever it is that is joined then, this one stops. Only a member can bring
+/// that about.
+fn superseded(seen: &Observation<'_>) -> Option<Scenario> {
+    let newer = |one: &&Sighting| {
+        let leads_on = one.report().and_then(Report::leads_on);
+        one.proved && is_ours(seen, one) && leads_on > Some(seen.local.timeline)
+    };
+    let is = seen.local.role == Role::Primary && seen.sightings.iter().any(|one| newer(&one));
+    is.then_some(Scenario::Rejoin { as_standby: false })
+}
+
+fn promoted(seen: &Observation<'_>) -> Option<Scenario> {
+    let is = seen.local.role == Role::Primary && seen.made == Role::Standby;
+    is.then_some(Scenario::Promoted)
+}
+
+fn unsettled(seen: &Observation<'_>) -> Option<Scenario> {
+    let Local { role: Role::Standby, timeline: ours, streams_from, recorded_under, .. } =
+        &seen.local
+    else {
+        return None;
+    };
+    let (timeline, report) = leader(seen)?;
+    // One that leads on an older branch was replaced, and does not know it yet.
+    let is_older = timeline < *ours;
+    // Whoever has much to replay begins to stream afterwards.
+    let streams = match streams_from {
+        Some(from) => *from == report.address,
+        None => !seen.local.waits_for_wal,
+    };
+    let settled = streams
+        && (report.id.is_none() || *recorded_under == report.id)
+        && seen.local.watched
+        && !seen.local.replaces;
+    let replaces = seen.local.replaces;
+    (!is_older && !settled).then_some(Scenario::Follow { replaces })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Answer, Lsn, NodeState, Standing};
+    use proptest::prelude::*;
+
+    const OURS: SystemId = SystemId(1);
+    const FOLLOW: Scenario = Scenario::Follow { replaces: false };
+
+    fn serving(host: &str, role: Role, timeline: u32, system: SystemId) -> Sighting {
+        let report = Report {
+            cluster: "pgherd".to_owned(),
+            name: host.to_owned(),
+            id: Some(NodeId::FIRST),
+            address: host.parse().unwrap(),
+            system: Some(system),
+            standing: Standing::Serving { role, timeline: Timeline(timeline), lsn: Lsn(1) },
+            state: NodeState::Running,
+            newest: None,
+            given_up: None,
+            members: Vec::new(),
+            instance: host.to_owned(),
+        };
+        let answer = Answer::Report(Box::new(report));
+        Sighting { address: host.parse().unwrap(), known: true, proved: true, answer }
+    }
+
+    fn local(role: Role, timeline: u32, streams_from: Option<&str>) -> Local {
+        Local {
+            role,
+            timeline: Timeline(timeline),
+            system: OURS,
+            streams_from: streams_from.map(|host| host.parse().unwrap()),
+            waits_for_wal: true,
+            recorded_under: streams_from.map(|_| NodeId::FIRST),
+            watched: true,
+            replaces: false,
+        }
+    }
+
+    fn decided(local: Local, made: Role, sightings: &[Sighting]) -> Option<Scenario> {
+        decide(&Observation { local, made, sightings }).map(|(_, scenario)| scenario)
+    }
+
+    #[test]
+    fn a_standby_follows_whoever_leads_now() {
+        let both = [serving("old", Role::Primary, 1, OURS), serving("new", Role::Primary, 2, OURS)];
+        let standby = |from| local(Role::Standby, 1, from);
+        assert_eq!(decided(standby(Some("old")), Role::Standby, &both[..1]), None);
+        assert_eq!(decided(standby(Some("old")), Role::Standby, &both), Some(FOLLOW));
+        assert_eq!(decided(standby(Some("new")), Role::Standby, &both), None);
+        assert_eq!(decided(standby(None), Role::Standby, &both[..1]), Some(FOLLOW));
+        assert_eq!(decided(standby(None), Role::Standby, &[]), None);
+        let ahead = local(Role::Standby, 2, None);
+        assert_eq!(decided(ahead, Role::Standby, &both[..1]), None, "not back in history");
+        let restarted = Local { watched: false, ..standby(Some("old")) };
+        assert_eq!(decided(restarted, Role::Standby, &both[..1]), Some(FOLLOW));
+        let replaced = Local { replaces: true, ..standby(Some("old")) };
+        let expected = Some(Scenario::Follow { replaces: true });
+        assert_eq!(decided(replaced, Role::Standby, &both[..1]), expected);
+        let busy =
+            Local { waits_for_wal: false, recorded_under: Some(NodeId::FIRST), ..standby(None) };
+        assert_eq!(decided(busy, Role::Standby, &both[..1]), None, "it replays what it has");
+    }
+
+    #[test]
+    fn a_standby_that_somebody_promoted_becomes_the_primary_in_all_things() {
+        let promoted = local(Role::Primary, 2, None);
+        assert_eq!(decided(promoted.clone(), Role::Standby, &[]), Some(Scenario::Promoted));
+        assert_eq!(decided(promoted, Role::Primary, &[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_primary_gives_way_to_newer_history_of_its_own_cluster_and_to_nothing_else(
+            ours in 1..4_u32, theirs in 1..4_u32, is_ours: bool, leads: bool,
+        ) {
+            let role = if leads { Role::Primary } else { Role::Standby };
+            let system = if is_ours { OURS } else { SystemId(2) };
+            let seen = [serving("other", role, theirs, system)];
+            let said = decided(local(Role::Primary, ours, None), Role::Primary, &seen);
+            let gives_way = leads && is_ours && theirs > ours;
+            prop_assert_eq!(said.is_some(), gives_way);
+        }
+    }
+}

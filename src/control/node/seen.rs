@@ -1,0 +1,227 @@
+//! What follows from a look at the server and at the members, and what is shown of it.
+
+use super::{ClusterState, Node, NodeRole, NodeStatus, Observation, Phase, decide};
+use crate::cluster::{Answer, NodeState, Role, Sighting, Standing};
+use crate::control::decide::Local;
+use crate::control::observer::Seen;
+use crate::postgres::peer::Record;
+use crate::postgres::{Health, SqlError};
+use crate::scenario::Situation;
+use crate::service::ServiceName;
+use crate::system::error::chain;
+use std::time::Instant;
+use tracing::{debug, info, warn};
+
+/// So many questions in a row must stay without an answer before the server counts as silent: one
+/// may meet a checkpoint on a slow disk, or a crash that Postgres recovers from within seconds.
+const UNANSWERED_MAX: u32 = 3;
+
+impl Node {
+    pub(super) fn observed(&mut self, seen: Result<Box<Seen>, SqlError>) {
+        let Phase::Serving = self.phase else { return }; // Of a server that is no more.
+        match seen {
+            Ok(seen) => self.answered(&seen),
+            Err(failed) => {
+                debug!("the server does not say how it is: {}", chain(&failed));
+                if failed.is_silence() {
+                    self.unanswered += 1;
+                }
+                if self.unanswered == UNANSWERED_MAX {
+                    self.fell_silent(&failed);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, seen: &Seen) {
+        self.unanswered = 0;
+        if self.row().state == NodeState::Unreachable {
+            info!("postgres answers again");
+            self.serves();
+        }
+        let services = self.hands.supervisor.helpers();
+        let id = self.hands.id.get().copied().filter(|_| seen.local.is_some());
+        let row = self.row();
+        row.answered = Instant::now();
+        row.services = services.iter().map(ToString::to_string).collect();
+        row.id = id;
+        let records = match &seen.local {
+            Some((health, records)) => {
+                self.own_row(health);
+                records.as_slice()
+            }
+            None => &[],
+        };
+        self.others(records, &seen.sightings);
+        self.overview();
+        if let Some(report) = &mut self.snapshot.report {
+            report.newest = seen.memory.newest;
+            report.given_up = seen.memory.given_up;
+            report.members = seen.memory.addresses();
+        }
+        self.disagreement = self.disagreement(&seen.sightings);
+        self.gather_warnings();
+        if let Some((health, records)) = &seen.local {
+            self.follow_the_rules(seen, health, records);
+        }
+    }
+
+    pub(super) fn own_row(&mut self, health: &Health) {
+        let Health { role, lsn, timeline, system, .. } = *health;
+        let lsn_now = lsn.unwrap_or_default();
+        let row = self.row();
+        row.role = Some(role.into());
+        (row.timeline, row.lsn) = (Some(timeline), lsn);
+        row.lag_bytes = (role == Role::Primary).then_some(0);
+        row.lag_seconds = health.lag_seconds;
+        self.say(Standing::Serving { role, timeline, lsn: lsn_now });
+        if let Some(report) = &mut self.snapshot.report {
+            report.system = Some(system);
+        }
+    }
+
+    /// Their rows, by number and name: as they say themselves, else as the records have them.
+    fn others(&mut self, records: &[Record], sightings: &[Sighting]) {
+        let own = self.row().name.clone();
+        let mut rows: Vec<NodeStatus> = Vec::new();
+        for record in records.iter().filter(|record| record.name != own) {
+            let Some(address) = record.address.clone() else { continue };
+            let mut row = NodeStatus::unknown(&record.name, address);
+            row.id = Some(record.id);
+            (row.priority, row.location) = (record.priority, record.location.clone());
+            rows.push(row);
+        }
+        let before = self.snapshot.nodes.split_off(1);
+        for sighting in sightings {
+            let name = sighting.report().map(|report| report.name.as_str());
+            let known = rows
+                .iter()
+                .position(|row| Some(row.name.as_str()) == name || row.address == sighting.address);
+            let at = known.unwrap_or_else(|| {
+                let name = name.unwrap_or(&sighting.address.host);
+                rows.push(NodeStatus::unknown(name, sighting.address.clone()));
+                rows.len() - 1
+            });
+            as_it_says(&mut rows[at], &sighting.answer, &before);
+        }
+        rows.sort_by(|a, b| (a.id.is_none(), a.id, &a.name).cmp(&(b.id.is_none(), b.id, &b.name)));
+        self.snapshot.nodes.extend(rows);
+    }
+
+    /// Two that lead at the same time, ourselves among them, are for a person to see.
+    fn disagreement(&self, sightings: &[Sighting]) -> Option<String> {
+        let own = self.snapshot.report.as_ref().filter(|report| report.leads_on().is_some());
+        let other = sightings
+            .iter()
+            .find(|one| one.report().is_some_and(|report| report.leads_on().is_some()));
+        if let (Some(own), Some(other)) = (own, other) {
+            return Some(format!(
+                "{} and {} both take writes: stop the one whose data you do not want (docker stop)",
+                own.address, other.address
+            ));
+        }
+        Situation::leader_among(sightings).err().map(|two| two.to_string())
+    }
+
+    /// What follows from the rows for the cluster as a whole, and for each of them.
+    fn overview(&mut self) {
+        let leads = |row: &&NodeStatus| {
+            row.role == Some(NodeRole::Primary) && row.state == NodeState::Running
+        };
+        let one_leads = self.snapshot.nodes.iter().filter(leads).count() == 1;
+        let leader = self.snapshot.nodes.iter().filter(leads).max_by_key(|row| row.timeline);
+        let leader = leader.map(|row| (row.name.clone(), row.timeline, row.lsn));
+        for row in &mut self.snapshot.nodes {
+            if let (Some((_, _, Some(end))), Some(lsn)) = (&leader, row.lsn) {
+                row.lag_bytes = Some(lsn.bytes_behind(*end));
+            }
+        }
+        let all_run = self.snapshot.nodes.iter().all(|row| row.state == NodeState::Running);
+        self.snapshot.state = match &leader {
+            Some(_) if all_run && one_leads => ClusterState::Healthy,
+            Some(_) => ClusterState::Degraded,
+            None => ClusterState::Unhealthy,
+        };
+        self.snapshot.timeline = leader.as_ref().and_then(|(_, timeline, _)| *timeline);
+        self.snapshot.primary = leader.map(|(name, _, _)| name);
+    }
+
+    fn follow_the_rules(&mut self, seen: &Seen, health: &Health, records: &[Record]) {
+        let own = self.hands.id.get();
+        let record = records.iter().find(|record| Some(&record.id) == own);
+        let recorded = record.filter(|record| {
+            record.active
+                && record.kind == "standby"
+                && record.address.as_ref() == Some(&self.hands.address)
+        });
+        let local = Local {
+            role: health.role,
+            timeline: health.timeline,
+            system: health.system,
+            streams_from: health.upstream.clone(),
+            waits_for_wal: health.waits_for_wal,
+            recorded_under: recorded.and_then(|record| record.upstream),
+            watched: self.hands.supervisor.keeps(ServiceName::Repmgrd),
+            replaces: seen.replaces,
+        };
+        let observation = Observation { local, made: self.made, sightings: &seen.sightings };
+        if let Some((rule, scenario)) = decide::decide(&observation)
+            && self.rules_rest.is_over()
+        {
+            info!("{}", rule.name);
+            self.begin(scenario);
+        }
+    }
+
+    /// Nobody is sent to a server that answers nobody. It is not restarted: what keeps it from
+    /// answering, a disk say, would keep it from stopping too.
+    fn fell_silent(&mut self, failed: &SqlError) {
+        let warning = format!("postgres runs and does not answer: {}", chain(failed));
+        warn!("{warning}");
+        self.silence = Some(warning);
+        self.snapshot.state = ClusterState::Unhealthy;
+        self.snapshot.primary = None;
+        self.row().state = NodeState::Unreachable;
+        self.gather_warnings();
+    }
+
+    /// Consumers may come.
+    pub(super) fn serves(&mut self) {
+        self.row().state = NodeState::Running;
+        if self.made == Role::Primary {
+            self.snapshot.state = ClusterState::Healthy;
+            self.snapshot.primary = Some(self.row().name.clone());
+        }
+        self.unanswered = 0;
+        self.silence = None;
+        self.gather_warnings();
+    }
+
+    pub(super) fn gather_warnings(&mut self) {
+        let lately = self.undone.iter().chain(&self.disagreement).chain(&self.silence);
+        self.snapshot.warnings = self.standing_warnings.iter().chain(lately).cloned().collect();
+    }
+}
+
+/// A row as the node itself has it. Of one that says nothing, the last that it said stays.
+fn as_it_says(row: &mut NodeStatus, answer: &Answer, before: &[NodeStatus]) {
+    let last = before.iter().find(|last| last.name == row.name);
+    let Answer::Report(report) = answer else {
+        if let Some(last) = last {
+            (row.role, row.timeline, row.lsn) = (last.role, last.timeline, last.lsn);
+            row.answered = last.answered;
+        }
+        return;
+    };
+    row.name.clone_from(&report.name);
+    row.address = report.address.clone();
+    row.id = report.id.or(row.id);
+    row.state = report.state;
+    row.answered = Instant::now();
+    row.role = match report.standing {
+        Standing::Serving { role, .. } => Some(role.into()),
+        Standing::NoData => Some(NodeRole::Backup),
+        Standing::Empty { .. } | Standing::Preparing { .. } | Standing::AtRest { .. } => None,
+    };
+    (row.timeline, row.lsn) = report.position().unzip();
+}

@@ -1,0 +1,183 @@
+//! `restore_command` while a standby needs WAL that its primary has no more: from barman's archive,
+//! by way of `pgherd wal fetch`.
+//!
+//! It is set for as long as that takes and not longer: a standby looks into the archive before its
+//! own `pg_wal` at every start (`WaitForWALToBecomeAvailable` in xlogrecovery.c), so one that was
+//! only restarted would fetch what it has. A command of the operator's is used as it is, and never
+//! replaced or removed.
+
+use super::session::literal;
+use super::standby::AUTO_CONF;
+use super::{PostgresError, Session, SqlError, conf, is_being_restored};
+use crate::layout::Layout;
+use crate::system::account::Account;
+use crate::system::files::{FileError, acting_as, ensure_file, failed};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Nobody else's: an operator's own may be the same but for the option, which the documentation of
+/// the command leaves out.
+const OF_A_STANDBY: &str = "pgherd wal fetch --following %f %p";
+/// For `pg_rewind`, which wants just what the histories do not have in common.
+const OF_A_REWIND: &str = "pgherd wal fetch %f %p";
+const NAME: &str = "restore_command";
+
+/// Afterwards a server that is started on `directory` looks into the archive, too. No server runs
+/// on it.
+pub fn ask_at_start(directory: &Path, account: &Account) -> Result<(), FileError> {
+    match in_force(directory, account) {
+        Some(theirs) if theirs != OF_A_STANDBY => Ok(()),
+        _ => write(directory, account, OF_A_STANDBY, true),
+    }
+}
+
+/// Afterwards a server that is started on `directory` looks into no archive, but for the
+/// operator's. No server runs on it.
+pub fn leave_alone_at_start(directory: &Path, account: &Account) -> Result<(), FileError> {
+    write(directory, account, OF_A_STANDBY, false)
+}
+
+/// The same for the data directory, unless what is in it is a copy that has not replayed enough
+/// to be used: what it needs for that may be in the archive only.
+pub async fn leave_alone_unless_needed(
+    layout: &Layout,
+    account: &Account,
+) -> Result<(), PostgresError> {
+    let pgdata = &layout.pgdata;
+    if !is_ours_in(pgdata, account) || is_being_restored(layout, account).await? {
+        return Ok(());
+    }
+    Ok(leave_alone_at_start(pgdata, account)?)
+}
+
+/// Afterwards `pg_rewind` of the data directory finds a command there. Says whether it is ours.
+pub(super) fn lend_to_rewind(layout: &Layout, account: &Account) -> Result<bool, FileError> {
+    let lends = in_force(&layout.pgdata, account).is_none();
+    if lends {
+        write(&layout.pgdata, account, OF_A_REWIND, true)?;
+    }
+    Ok(lends)
+}
+
+/// Afterwards what was lent is gone.
+pub(super) fn take_back_from_rewind(layout: &Layout, account: &Account) -> Result<(), FileError> {
+    write(&layout.pgdata, account, OF_A_REWIND, false)
+}
+
+/// Whether the running server has an archive to look into, ours or the operator's.
+pub async fn asks_an_archive(session: &Session) -> Result<bool, SqlError> {
+    let sql = format!("SELECT current_setting('{NAME}') <> ''");
+    session.is_true("read restore_command", &sql).await
+}
+
+/// Whether it is ours that the running server has.
+pub async fn asks_ours(session: &Session) -> Result<bool, SqlError> {
+    let sql = format!("SELECT current_setting('{NAME}') = {}", literal(OF_A_STANDBY));
+    session.is_true("read restore_command", &sql).await
+}
+
+/// Has the running server look into the archive, unless it looks into one already.
+pub async fn ask(session: &Session) -> Result<(), SqlError> {
+    if asks_an_archive(session).await? {
+        return Ok(());
+    }
+    let set = format!("ALTER SYSTEM SET {NAME} = {}", literal(OF_A_STANDBY));
+    // One by one: ALTER SYSTEM refuses a transaction, and several in one message are one.
+    for statement in [set.as_str(), "SELECT pg_reload_conf()"] {
+        session.run("look into the archive", statement).await?;
+    }
+    Ok(())
+}
+
+/// Has the running server look into our archive no more.
+pub async fn leave_alone(session: &Session) -> Result<(), SqlError> {
+    if !asks_ours(session).await? {
+        return Ok(());
+    }
+    let reset = format!("ALTER SYSTEM RESET {NAME}");
+    for statement in [reset.as_str(), "SELECT pg_reload_conf()"] {
+        session.run("look into the archive no more", statement).await?;
+    }
+    Ok(())
+}
+
+/// As far as files say; `None` if it is empty.
+fn in_force(directory: &Path, account: &Account) -> Option<String> {
+    let assignments = conf::read(directory, &|path| acting_as(account, || fs::read(path)));
+    let found = conf::in_force(&assignments, NAME)?;
+    Some(found.value.clone()).filter(|value| !value.is_empty())
+}
+
+fn is_ours_in(directory: &Path, account: &Account) -> bool {
+    let text = acting_as(account, || fs::read(directory.join(AUTO_CONF))).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().any(|line| assigns(line, OF_A_STANDBY))
+}
+
+fn assigns(line: &str, command: &str) -> bool {
+    conf::assignment(line).is_some_and(|(name, value)| name == NAME && value == command)
+}
+
+/// Afterwards `ALTER SYSTEM`'s file in `directory` has `command` or has it not.
+fn write(directory: &Path, account: &Account, command: &str, has: bool) -> Result<(), FileError> {
+    let auto_conf = directory.join(AUTO_CONF);
+    let present = match acting_as(account, || fs::read(&auto_conf)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(failed("read", &auto_conf))?,
+    };
+    let wanted = with(&present, command, has);
+    if wanted == present {
+        return Ok(()); // Also where it is not there.
+    }
+    ensure_file(&auto_conf, wanted, 0o600, account).map(drop)
+}
+
+/// Bytes, because nothing says how the others' values are encoded.
+fn with(present: &[u8], command: &str, has: bool) -> Vec<u8> {
+    let is_it = |line: &[u8]| assigns(&String::from_utf8_lossy(line), command);
+    let kept = present.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_it(line));
+    let mut text = kept.collect::<Vec<_>>().concat();
+    if has {
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(format!("{NAME} = {}\n", conf::quoted(command)).as_bytes());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_command_comes_and_goes() {
+        let theirs = b"x.y = '\xfc'\nrestore_command = 'cp /a/%f %p'\n".as_slice();
+        let with_ours = with(theirs, OF_A_STANDBY, true);
+        let expected = [theirs, b"restore_command = 'pgherd wal fetch --following %f %p'\n"];
+        assert_eq!(with_ours, expected.concat());
+        assert_eq!(with(&with_ours, OF_A_STANDBY, true), with_ours);
+        assert_eq!(with(&with_ours, OF_A_STANDBY, false), theirs);
+        assert_eq!(with(theirs, OF_A_STANDBY, false), theirs);
+        let documented = b"restore_command = 'pgherd wal fetch %f %p'\n";
+        assert_eq!(with(documented, OF_A_STANDBY, false), documented, "an operator's");
+        assert_eq!(with(b"a = 1", OF_A_REWIND, true), [b"a = 1\n".as_slice(), documented].concat());
+    }
+
+    #[test]
+    fn a_command_of_the_operators_is_left_as_it_is() {
+        let dir = std::env::temp_dir().join(format!("pgherd-restore-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let account = Account::current();
+        let file = dir.join(AUTO_CONF);
+        ask_at_start(&dir, &account).unwrap();
+        assert!(is_ours_in(&dir, &account));
+        leave_alone_at_start(&dir, &account).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"");
+        let theirs = b"restore_command = 'false'\n";
+        fs::write(dir.join("postgresql.conf"), theirs).unwrap();
+        ask_at_start(&dir, &account).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"", "it would win over theirs");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

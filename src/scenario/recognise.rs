@@ -1,0 +1,236 @@
+//! From what was seen to the section that applies.
+//!
+//! Safety, argued here because it is enforced here: a node takes writes only by
+//! `PrimaryFirstStart` and `PrimaryRestart`. The latter is chosen only when
+//! - no member that answers leads: two could accept writes;
+//! - no member that answers has or has heard of a newer timeline: ours was replaced;
+//! - more than half of all members, ourselves among them, have answered and remember something,
+//!   or all have answered. Whoever was promoted since
+//!   we went down was seen by more than half (a member's word outlives it: each keeps the newest
+//!   timeline it has heard of on its disk), and two majorities have a member in common.
+//!
+//! What was true when it was asked stays true as long as it takes to start a server: a cluster that has
+//! to recover first does so out of reach, and asks again.
+//!
+//! What a hand promotes without more than half being there to see it, only that hand can know:
+//! that gap closes where nothing but the cluster itself promotes.
+
+use super::situation::{Cluster, DataDirectory, Situation};
+use super::{Decision, Refusal, Scenario, Wait};
+use crate::cluster::{Address, ControlData, Lsn, Report, Role, Standing, Timeline};
+use crate::settings::{NodeKind, Settings};
+
+/// The checkpoint that ends a shutdown takes a few hundred bytes, and a standby has replayed it; a
+/// WAL page more is a write.
+const SHUTDOWN_RECORD_MAX: u64 = 8192;
+
+/// An empty cluster takes 40 MB and its WAL 16 MB more (PostgreSQL 15 and 17, measured);
+/// the rest is so that Postgres has room to stop in order.
+const FIRST_START_NEEDS_MIB: u64 = 128;
+
+/// Names the section that applies, or what to wait for. The disk outranks the environment, and so
+/// does the cluster: `REPMGR_MASTER` is asked only when the disk is empty and nobody leads.
+pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Decision, Refusal> {
+    situation.usable()?;
+    if settings.herd.kind == NodeKind::Backup {
+        return Ok(Decision::Begin(Scenario::BackupNodeStart));
+    }
+    let pgdata = || situation.pgdata.clone();
+    match &situation.data_directory {
+        DataDirectory::Empty | DataDirectory::Unfinished => {
+            situation.fit_for_a_first_start(FIRST_START_NEEDS_MIB)?;
+            if settings.not_yet.contains(&"RESTORE_FROM") {
+                return Err(Refusal::RestoreNotYet { pgdata: pgdata() });
+            }
+            if settings.repmgr.first_role == Role::Standby && situation.ourselves.knows_nobody {
+                return Err(Refusal::NobodyToFollow);
+            }
+            situation.of_our_cluster(&settings.herd.cluster, None)?;
+            Ok(first_start(settings, situation))
+        }
+        DataDirectory::Foreign { found } => {
+            Err(Refusal::ForeignFiles { pgdata: pgdata(), found: found.clone() })
+        }
+        DataDirectory::OtherMajor { found } => Err(Refusal::OtherMajor {
+            pgdata: pgdata(),
+            found: found.clone(),
+            ours: situation.major,
+        }),
+        DataDirectory::Broken { reason } => {
+            Err(Refusal::BrokenCluster { pgdata: pgdata(), reason: reason.clone() })
+        }
+        DataDirectory::Unreadable { reason } => Err(Refusal::CannotLook {
+            pgdata: pgdata(),
+            reason: reason.clone(),
+            expected: situation.postgres_uid,
+        }),
+        DataDirectory::Cluster(cluster) => {
+            let system = cluster.control.as_ref().map(|control| control.system);
+            situation.of_our_cluster(&settings.herd.cluster, system)?;
+            restart(situation, cluster)
+        }
+    }
+}
+
+fn first_start(settings: &Settings, situation: &Situation) -> Decision {
+    let begun_anew = situation.data_directory == DataDirectory::Unfinished;
+    let join = Decision::Begin(Scenario::StandbyFirstStart { begun_anew });
+    match (settings.repmgr.first_role, situation.leader()) {
+        (Role::Standby, _) | (Role::Primary, Ok(Some(_))) => join,
+        (Role::Primary, Err(two)) => Decision::Wait(two),
+        (Role::Primary, Ok(None)) => match in_the_way_of_a_first_start(settings, situation) {
+            Some(wait) => Decision::Wait(wait),
+            None => Decision::Begin(Scenario::PrimaryFirstStart { begun_anew }),
+        },
+    }
+}
+
+/// Who keeps us from making a new cluster: whoever has one, or would make one too.
+///
+/// Of two who would, each has said so (its `Empty` is to be had on its HTTP port) before it asks
+/// the other; so at least one of them sees the other. Who sees the other and has the lower name
+/// waits until the other has said that it gives way; who has the higher one gives way. Whoever saw
+/// nobody begins, and is seen `Preparing` by the other from then on.
+fn in_the_way_of_a_first_start(settings: &Settings, situation: &Situation) -> Option<Wait> {
+    let reports = || situation.reports();
+    let has_a_cluster = |report: &Report| report.newest().is_some();
+    if let Some((address, _)) = reports().find(|(_, report)| has_a_cluster(report)) {
+        return Some(Wait::NobodyLeads { address: address.clone() });
+    }
+    if situation.ourselves.had_members {
+        return Some(Wait::DataMissing { pgdata: situation.pgdata.clone() });
+    }
+    let makes = |report: &Report| report.standing == Standing::Preparing { role: Role::Primary };
+    if let Some((address, _)) = reports().find(|(_, report)| makes(report)) {
+        return Some(Wait::FirstStartElsewhere { address: address.clone() });
+    }
+    let ours = (&settings.repmgr.node_name, &situation.ourselves.address);
+    let rival = |(address, report): (&Address, &Report)| match report.standing {
+        Standing::Empty { first_role: Role::Primary, gives_way: theirs } => {
+            let gives_way = (&report.name, &report.address) < ours;
+            (gives_way || !theirs).then(|| Wait::Rival {
+                address: address.clone(),
+                name: report.name.clone(),
+                gives_way,
+            })
+        }
+        Standing::Empty { .. }
+        | Standing::Preparing { .. }
+        | Standing::AtRest { .. }
+        | Standing::Serving { .. }
+        | Standing::NoData => None,
+    };
+    reports().find_map(rival)
+}
+
+fn restart(situation: &Situation, cluster: &Cluster) -> Result<Decision, Refusal> {
+    let pgdata = || situation.pgdata.clone();
+    if cluster.may_be_in_use {
+        return Err(Refusal::MaybeInUse { pgdata: pgdata() });
+    }
+    if cluster.recovering {
+        return Err(Refusal::Recovering { pgdata: pgdata() });
+    }
+    if cluster.half_rewound {
+        return Ok(Decision::Begin(Scenario::Replace));
+    }
+    match cluster.role {
+        // It takes no writes: it may always be started. Whom it follows is seen to once it serves.
+        Role::Standby => {
+            Ok(Decision::Begin(Scenario::StandbyRestart { moves_in: cluster.moves_in }))
+        }
+        Role::Primary => restart_of_a_primary(situation, cluster),
+    }
+}
+
+fn restart_of_a_primary(situation: &Situation, cluster: &Cluster) -> Result<Decision, Refusal> {
+    let was_killed = cluster.control.as_ref().is_some_and(|control| !control.shut_down);
+    let begin = Decision::Begin(if was_killed && !situation.ourselves.knows_nobody {
+        Scenario::Recovery
+    } else {
+        Scenario::PrimaryRestart { adopted: !cluster.made_here }
+    });
+    let Some(control) = &cluster.control else {
+        // Not even asked for: there is nobody else.
+        return Ok(begin);
+    };
+    let ours = control.timeline;
+    match situation.leader() {
+        Err(two) => return Ok(Decision::Wait(two)),
+        Ok(Some((_, timeline))) if timeline > ours => {
+            return Ok(Decision::Begin(Scenario::Rejoin { as_standby: false }));
+        }
+        Ok(Some((address, timeline))) if timeline == ours => {
+            return Err(Refusal::SamePrimary {
+                address: address.clone(),
+                timeline,
+                pgdata: situation.pgdata.clone(),
+            });
+        }
+        Ok(Some((address, older))) => {
+            return Ok(Decision::Wait(Wait::OlderPrimary {
+                address: address.clone(),
+                older,
+                ours,
+            }));
+        }
+        Ok(None) => {}
+    }
+    if let Some(wait) = newer_data(situation, ours).or_else(|| same_timeline(situation, control)) {
+        return Ok(Decision::Wait(wait));
+    }
+    if situation.ourselves.leads_alone {
+        return Ok(begin);
+    }
+    Ok(without_a_majority(situation).map_or(begin, Decision::Wait))
+}
+
+/// Somebody who answers has newer data than ours; or somebody has heard of some, and no person has
+/// said that whoever has it is gone.
+fn newer_data(situation: &Situation, ours: Timeline) -> Option<Wait> {
+    let reports = || situation.reports();
+    let had = reports().filter_map(|(address, report)| Some((address, report.position()?.0)));
+    let heard = reports().map(|(address, report)| (address, report.newest, report.given_up));
+    // From somebody who may be silent now.
+    let ourselves = &situation.ourselves;
+    let noted = (&ourselves.address, ourselves.newest, ourselves.given_up);
+    let heard = heard.chain([noted]).filter(|_| !ourselves.leads_alone);
+    // Numbers come again: whoever has not heard the word may speak of a newer history.
+    let heard = heard.filter_map(|(address, newest, given_up)| {
+        let newest = newest?;
+        Some((address, given_up.map_or(newest, |gone| gone.instead_of(newest))))
+    });
+    let (address, newer) = had.chain(heard).find(|(_, newest)| *newest > ours)?;
+    Some(Wait::NewerData { address: address.clone(), newer, ours })
+}
+
+/// Somebody on our own timeline has what nobody can have who followed us: more than a primary that was
+/// shut down in order, or another's end of it.
+fn same_timeline(situation: &Situation, control: &ControlData) -> Option<Wait> {
+    let ours = (control.timeline, Lsn(control.lsn.0 + SHUTDOWN_RECORD_MAX));
+    situation.reports().find_map(|(address, report)| {
+        let address = address.clone();
+        if let Standing::AtRest { role: Role::Primary, timeline, .. } = report.standing
+            && timeline == control.timeline
+        {
+            return Some(Wait::TwoFormerPrimaries { address, timeline });
+        }
+        let has_more = control.shut_down && report.position()? > ours;
+        has_more.then_some(Wait::MoreData { address, timeline: control.timeline })
+    })
+}
+
+/// Too few members answer to know that none of the silent ones leads. Where nobody is silent, they
+/// have said so themselves; else those who answer have to know, and whoever has lost its disk does not.
+fn without_a_majority(situation: &Situation) -> Option<Wait> {
+    let known = || situation.sightings.iter().filter(|one| one.known);
+    let silent: Vec<_> = known().filter(|one| one.report().is_none()).collect();
+    let remembers = |report: &Report| report.newest().is_some();
+    let know = known().filter_map(|one| one.report()).filter(|report| remembers(report)).count();
+    let members = known().count() + 1; // We are the one.
+    let missing = (members / 2 + 1).saturating_sub(know + 1);
+    (missing > 0 && !silent.is_empty()).then(|| Wait::Silence {
+        silent: silent.into_iter().map(|one| one.address.clone()).collect(),
+        missing,
+    })
+}

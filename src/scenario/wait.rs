@@ -1,0 +1,141 @@
+//! Why a node that could start does not do so yet, and what would end that.
+
+use crate::cluster::{Address, Timeline};
+use std::path::PathBuf;
+
+/// What is waited for. One line each, with the way out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Wait {
+    /// Too few members answer to know that none of the silent ones leads.
+    #[error(
+        "nobody is known to lead, and {} not answer, who might, or might have newer data; waits \
+         for {} (if what is silent is gone for good: docker exec … pgherd failover \
+         --allow-data-loss on this node)", does(silent), more(*.missing)
+    )]
+    Silence {
+        /// Who says nothing.
+        silent: Vec<Address>,
+        /// So many more answers are needed.
+        missing: usize,
+    },
+    /// Somebody has, or knows of, data that this node has not.
+    #[error(
+        "{address} knows of newer data (timeline {newer}) than this node has (timeline {ours}); \
+         waits until a node that has it leads (if whoever has it is gone for good: docker exec … \
+         pgherd failover --allow-data-loss on this node)"
+    )]
+    NewerData {
+        /// Who knows.
+        address: Address,
+        /// Its timeline.
+        newer: Timeline,
+        /// Ours.
+        ours: Timeline,
+    },
+    /// Somebody leads on an older branch of history than ours.
+    #[error(
+        "{address} takes writes on timeline {older}, and this node has newer data (timeline {ours}): \
+         stop that one (docker stop); this node leads then, and that one rejoins when it is \
+         started again"
+    )]
+    OlderPrimary {
+        /// Who leads.
+        address: Address,
+        /// On which timeline.
+        older: Timeline,
+        /// Ours.
+        ours: Timeline,
+    },
+    /// Two lead at the same time.
+    #[error(
+        "{first} and {second} both take writes on timeline {timeline}: stop one of them; the other \
+         is joined then"
+    )]
+    TwoPrimaries {
+        /// One.
+        first: Address,
+        /// The other.
+        second: Address,
+        /// Of both.
+        timeline: Timeline,
+    },
+    /// Another directory was the primary's on our own branch of history.
+    #[error(
+        "{address} was the primary on timeline {timeline} too: one is a copy of the other, or both were \
+         promoted by hand; stop the one whose data you do not want and give it an empty volume"
+    )]
+    TwoFormerPrimaries {
+        /// Where it is.
+        address: Address,
+        /// Of both.
+        timeline: Timeline,
+    },
+    /// Our data was put back to an earlier state.
+    #[error(
+        "{address} has more on timeline {timeline} than this node, which led on it: was this volume \
+         put back to an earlier state? Promote that one (docker exec -u postgres … repmgr standby \
+         promote), and this one joins it; or, to go on with less, remove that one's data first"
+    )]
+    MoreData {
+        /// Who has more.
+        address: Address,
+        /// Of both.
+        timeline: Timeline,
+    },
+    /// There are traces of a cluster, and no data.
+    #[error(
+        "{} is empty, and this node has been a member of a cluster with others, of whom nobody who \
+         answers leads: is the right volume mounted? Waits until somebody leads, and joins; to begin a \
+         new cluster, empty the whole volume", .pgdata.display()
+    )]
+    DataMissing {
+        /// The data directory.
+        pgdata: PathBuf,
+    },
+    /// We would begin a new cluster, and there is one.
+    #[error(
+        "this node has no data and REPMGR_MASTER is true, but {address} has data of this cluster \
+         and nobody leads: waits until somebody does (promote it: docker exec -u postgres … \
+         repmgr standby promote), and joins"
+    )]
+    NobodyLeads {
+        /// Who has data.
+        address: Address,
+    },
+    /// Another one with REPMGR_MASTER=true has no data either.
+    #[error(
+        "{address} ({name}) has no data and REPMGR_MASTER=true either: {} first; set \
+         REPMGR_MASTER=false on all but one", if *.gives_way { "it goes" } else { "this node goes" }
+    )]
+    Rival {
+        /// Where it is.
+        address: Address,
+        /// What it is called.
+        name: String,
+        /// It goes first.
+        gives_way: bool,
+    },
+    /// Another one makes the cluster at this moment.
+    #[error("{address} makes the cluster just now: waits until it leads, and joins it")]
+    FirstStartElsewhere {
+        /// Where.
+        address: Address,
+    },
+}
+
+impl Wait {
+    /// Another one goes first.
+    pub fn gives_way(&self) -> bool {
+        matches!(self, Wait::Rival { gives_way: true, .. })
+    }
+}
+
+fn does(silent: &[Address]) -> String {
+    let names: Vec<_> = silent.iter().map(ToString::to_string).collect();
+    let does = if names.len() == 1 { "does" } else { "do" };
+    format!("{} {does}", names.join(", "))
+}
+
+fn more(missing: usize) -> String {
+    if missing == 1 { "one more answer".to_owned() } else { format!("{missing} more answers") }
+}
