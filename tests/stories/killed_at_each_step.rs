@@ -142,6 +142,10 @@ fn undisturbed() -> &'static BTreeMap<String, String> {
 /// What an operator finds in a node that serves, by heading.
 fn outcome(container: &Container) -> BTreeMap<String, String> {
     container.await_ready();
+    // Once it serves it writes down whom it knows; what is still there afterwards was left over.
+    container.await_that("the members are written down", || {
+        (container.shell(WRITTEN_DOWN).status == 0).then_some(())
+    });
     let seen = container.exec(["bash", "-euc", LOOK_AROUND]).ok();
     let sections = seen.split("== ").skip(1).filter_map(|section| section.split_once('\n'));
     let seen: BTreeMap<_, _> =
@@ -153,6 +157,8 @@ fn outcome(container: &Container) -> BTreeMap<String, String> {
     seen
 }
 
+const WRITTEN_DOWN: &str =
+    "cd /var/lib/postgresql/pgherd && test -s members.json && test ! -e members.json.pgherd-new";
 const LOOK_AROUND: &str = r#"
     ask() { psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d "$1" -c "$2"; }
     echo "== the scripts ran"; ask shop 'SELECT count(*), count(DISTINCT run) FROM ran'
