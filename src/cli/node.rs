@@ -15,6 +15,7 @@ use crate::settings::{NodeKind, Settings};
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
 use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory};
+use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -33,6 +34,8 @@ const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
 /// Runs the node and returns the container's exit status.
 pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
+    // Before anything is opened or started. Kept to the end: without it the init half hears no more.
+    let _guard = Guard::inherited();
     let settings = match read_settings() {
         Ok(settings) => settings,
         Err(problems) => return bad_settings(&problems),
