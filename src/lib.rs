@@ -8,6 +8,7 @@ pub mod cron;
 pub mod execute;
 pub mod http;
 pub mod layout;
+pub mod lead;
 pub mod members;
 pub mod observe;
 pub mod pid1;

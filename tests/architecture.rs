@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FACTS: &[&str] = &["cluster", "settings", "service", "layout", "scenario"];
+const FACTS: &[&str] = &["cluster", "settings", "service", "layout", "lead", "scenario"];
 const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron"];
 const HANDS: &[&str] = &["supervisor", "members", "execute", "observe"];
 
@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("settings",       &[&["cluster"]]),
     ("service",        &[]),
     ("layout",         &[&["settings", "service"]]),
+    ("lead",           &[&["cluster"]]),
     ("scenario",       &[&["cluster", "settings", "service", "layout"]]),
     // Tools: what a plan wants is not their business, nor is another tool.
     ("system",         &[]),
@@ -52,6 +53,7 @@ const PURE: &[&str] = &[
     "settings",
     "service",
     "layout",
+    "lead",
     "scenario",
     "control/decide",
     "control/observation",

@@ -1,0 +1,148 @@
+//! Which standby commits wait for: at most one, so that each that is named has every acknowledged
+//! write, and whoever is promoted leaves none behind that still acknowledges for its predecessor.
+
+use crate::cluster::{Lsn, SyncMode};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A name that no node has: commits wait. Set before a promotion, and where one standby is required
+/// and there never was one.
+pub const NO_STANDBY: &str = "pgherd_no_standby";
+
+/// What `synchronous_standby_names` says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Names {
+    /// Nothing: commits do not wait.
+    Nobody,
+    /// `FIRST 1 ("name")`.
+    Only(String),
+    /// Something that is not ours.
+    Other,
+}
+
+/// A standby as the primary sees it (`pg_stat_replication`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandbySeen {
+    /// Its `application_name`: `REPMGR_NODE_NAME`.
+    pub name: String,
+    /// `state` is `streaming`.
+    pub streaming: bool,
+    /// `sync_state` is `sync`.
+    pub is_sync: bool,
+    /// What it has on its disk.
+    pub flush: Lsn,
+    /// What it has replayed.
+    pub replay: Lsn,
+    /// How long flushing took lately, if anything was.
+    pub flush_lag: Option<Duration>,
+    /// How long replaying took lately.
+    pub replay_lag: Option<Duration>,
+    /// It may be chosen: not in maintenance, priority not 0, not about to stop.
+    pub eligible: bool,
+}
+
+/// Who lags too much to be waited for. One that comes back must be much better than one that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Behind the primary's WAL by so much, in bytes, flushed or replayed.
+    pub bytes_max: u64,
+    /// … or so late.
+    pub lag_max: Duration,
+}
+
+/// What is done next; then look again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `Record::with_sync`.
+    Record(BTreeSet<String>),
+    /// `synchronous_standby_names`, and a reload.
+    Postgres(Names),
+}
+
+/// All that is looked at.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// The setting that we want to keep.
+    pub mode: SyncMode,
+    /// `record.sync`, as it surely stands there: no change of ours is on its way.
+    pub record: &'a BTreeSet<String>,
+    /// The setting as it was written last.
+    pub in_postgres: &'a Names,
+    /// A position of the primary's WAL that was read *after* `in_postgres` was seen to be in force in
+    /// every process of the server. Begins anew (None) with each change of it and each start.
+    pub in_force_since: Option<Lsn>,
+    /// The primary's WAL now.
+    pub written: Lsn,
+    /// Who streams from us.
+    pub standbys: &'a [StandbySeen],
+    /// Who lags.
+    pub limits: Limits,
+}
+
+/// One step at a time, each of them harmless if the next never comes, and if it is done twice:
+/// shrinks in the record first, grows in Postgres first. None: all is as it should be, or has to be
+/// waited for.
+pub fn next(seen: &Seen<'_>) -> Option<Step> {
+    let wanted = wanted(seen);
+    if wanted == *seen.in_postgres {
+        let Names::Only(name) = &wanted else { return emptied(seen) };
+        let only = BTreeSet::from([name.clone()]);
+        if *seen.record == only {
+            return None;
+        }
+        if !seen.record.is_empty() && !seen.record.contains(name) {
+            return emptied(seen);
+        }
+        let has_it = seen.record.contains(name)
+            || seen.standbys.iter().any(|one| one.name == *name && has_everything(one, seen));
+        return has_it.then_some(Step::Record(only));
+    }
+    emptied(seen).or(Some(Step::Postgres(wanted)))
+}
+
+fn emptied(seen: &Seen<'_>) -> Option<Step> {
+    (!seen.record.is_empty()).then(|| Step::Record(BTreeSet::new()))
+}
+
+/// Nothing is acknowledged without it any more, and what was before it has too.
+fn has_everything(one: &StandbySeen, seen: &Seen<'_>) -> bool {
+    one.streaming && one.is_sync && seen.in_force_since.is_some_and(|since| one.flush >= since)
+}
+
+/// What Postgres is to wait for in the end.
+fn wanted(seen: &Seen<'_>) -> Names {
+    let named = match seen.in_postgres {
+        Names::Only(name) => Some(name),
+        Names::Nobody | Names::Other => None,
+    };
+    let is_named = |one: &&StandbySeen| named == Some(&one.name);
+    let stays = seen.standbys.iter().find(|one| is_named(one) && is_good(one, seen, 1));
+    let comes = || {
+        let good = seen.standbys.iter().filter(|one| is_good(one, seen, 4));
+        // Not with who is a byte ahead just now: then it would change all the time.
+        good.min_by(|one, other| one.name.cmp(&other.name))
+    };
+    match (seen.mode, stays.or_else(comes)) {
+        (SyncMode::Off, _) | (SyncMode::Preferred, None) => Names::Nobody,
+        (SyncMode::Preferred | SyncMode::Required, Some(one)) => Names::Only(one.name.clone()),
+        // Commits wait, for whom they waited before.
+        (SyncMode::Required, None) => {
+            let recorded = seen.record.first();
+            Names::Only(named.or(recorded).cloned().unwrap_or_else(|| NO_STANDBY.to_owned()))
+        }
+    }
+}
+
+/// Commits can wait for it; `part` of the limits are used.
+fn is_good(one: &StandbySeen, seen: &Seen<'_>, part: u32) -> bool {
+    let bytes_max = seen.limits.bytes_max / u64::from(part);
+    let lag_max = seen.limits.lag_max / part;
+    let near = |lsn: Lsn| lsn.bytes_behind(seen.written) <= bytes_max;
+    let quick = |lag: Option<Duration>| lag.is_none_or(|lag| lag <= lag_max);
+    one.eligible
+        && one.streaming
+        && near(one.flush)
+        && near(one.replay)
+        && quick(one.flush_lag)
+        && quick(one.replay_lag)
+}
