@@ -6,6 +6,7 @@ mod history;
 mod lsn;
 mod member;
 mod node_id;
+mod sync_mode;
 
 pub use address::{Address, DEFAULT_PORT, ParseAddressError};
 pub use control_data::{ControlData, SystemId};
@@ -13,6 +14,7 @@ pub use history::{History, wal_file_name};
 pub use lsn::{Lsn, ParseLsnError};
 pub use member::{Answer, GivenUp, NodeState, Report, Sighting, Standing};
 pub use node_id::{NodeId, ParseNodeIdError};
+pub use sync_mode::SyncMode;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
