@@ -339,6 +339,7 @@ impl Hands {
                 ServiceName::Postgres => unreachable!("Postgres is started by a step of its own"),
                 ServiceName::Repmgrd => repmgr::daemon(&layout, &account),
                 ServiceName::Crond => cron::daemon(),
+                ServiceName::Etcd => unreachable!("no plan starts it: a vote is needed before one"),
             };
             program.oom_score_adj(HELPER_OOM_SCORE_ADJ)
         };

@@ -209,6 +209,7 @@ impl World {
         must(serves, "helpers come after the server")?;
         match service {
             ServiceName::Postgres => return Err("it is started by its own step".into()),
+            ServiceName::Etcd => return Err("no plan starts it".into()),
             ServiceName::Repmgrd => must(self.is_recorded(), "repmgrd would end")?,
             ServiceName::Crond => must(
                 self.files.is_superset(&["barman.conf", "crontab"].into()),
