@@ -214,5 +214,6 @@ pub async fn ask_its_postgres(settings: &Settings, address: &Address) -> Result<
         given_up: None,
         members: Vec::new(),
         instance: String::new(),
+        new_voter: None,
     })
 }

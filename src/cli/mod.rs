@@ -7,8 +7,8 @@ mod run;
 
 use crate::layout;
 use crate::observe::{self, Asking, Bearings, Ports};
-use crate::scenario::{self, Decision, Refusal};
-use crate::settings::{self, Problems, Settings};
+use crate::scenario::{self, Decision, Lead, Refusal};
+use crate::settings::{self, Failover, Problems, Settings};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -216,7 +216,11 @@ fn plan(json: bool) -> u8 {
         };
         let recognised = observe::refuse_unwritable(settings, &bearings).and_then(|()| {
             // Not ours to be mistaken for a start.
-            let asking = Asking::Everybody { instance: "plan", leads_alone: false };
+            let lead = match settings.herd.failover {
+                Failover::Quorum => Lead::Unknown { why: "a plan does not ask for it".to_owned() },
+                Failover::Manual | Failover::Eager => Lead::NotKept,
+            };
+            let asking = Asking::Everybody { instance: "plan", leads_alone: false, lead: &lead };
             let situation = block_on(observe::situation(settings, &bearings, ports, asking));
             scenario::recognise(settings, &situation)
         });

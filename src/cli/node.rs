@@ -2,10 +2,14 @@
 
 use super::{bad_settings, failed, log, read_settings, run::format, runtime, say, status};
 use crate::barman;
+use crate::cluster::Address;
 use crate::control::{EVENTS_MAX, Event, Node};
+use crate::etcd;
 use crate::execute::Hands;
 use crate::http;
+use crate::keeper::Keeper;
 use crate::layout::Layout;
+use crate::lead::Us;
 use crate::members::{self, Memory};
 use crate::observe::{self, Asking, Bearings, Ports};
 use crate::postgres::conf;
@@ -18,10 +22,12 @@ use crate::system::files::{FileError, acting_as, empty_directory, ensure_directo
 use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
+use crate::voter;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, unix::pipe};
@@ -34,6 +40,8 @@ const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
 /// Runs the node and returns the container's exit status.
 pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
+    // Before there is a child that could inherit it.
+    let guard = Guard::inherited().map(Arc::new);
     // Before anything is opened or started. Kept to the end: without it the init half hears no more.
     let _guard = Guard::inherited();
     let settings = match read_settings() {
@@ -50,7 +58,7 @@ pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
     }
     log::abort_on_panic(output.clone());
     let runtime = runtime();
-    let ended = runtime.block_on(start(settings, flags, hold_at, output.clone()));
+    let ended = runtime.block_on(start(settings, flags, hold_at, output.clone(), guard));
     // Not for as long as a resolver looks for a host that is gone.
     runtime.shutdown_timeout(THREADS_END_WITHIN);
     let code = ended.unwrap_or_else(|refused| {
@@ -94,6 +102,7 @@ async fn start(
     flags: Vec<String>,
     hold_at: Option<usize>,
     output: OutputHandle,
+    guard: Option<Arc<Guard>>,
 ) -> Result<u8, NotStarted> {
     // First of all: a container may be stopped before it has become a node.
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
@@ -106,14 +115,25 @@ async fn start(
     let Bearings { layout, id, address, postgres, barman, ourselves, .. } = bearings.clone();
     let said = settings.warnings.len(); // The snapshot's warnings begin with these.
     let (ended, ended_receiver) = mpsc::channel(EVENTS_MAX);
-    let supervisor = Supervisor::new(output.clone(), ended);
+    let supervisor = Supervisor::new(output.clone(), ended, guard.clone());
     barman_log(&layout.barman_log_pipe, &barman, &output);
+    let instance = instance();
+    let voter = etcd::Member::of(&settings, &layout, &address).map(Arc::new);
+    let keeper = keeper(&settings, &address, &instance, guard.clone())?;
     let hands = Arc::new(Hands {
         settings,
         layout,
         address,
         id: id.map_or_else(OnceLock::new, OnceLock::from),
-        instance: instance(),
+        instance,
+        keeper,
+        voter,
+        guard,
+        others: Mutex::default(),
+        preferred: Mutex::default(),
+        synchronous_now: Notify::new(),
+        asked: AtomicBool::new(false),
+        allow_data_loss: AtomicBool::new(false),
         look_now: Notify::new(),
         look_around: Notify::new(),
         upstream: Mutex::default(),
@@ -127,12 +147,35 @@ async fn start(
         hold_at,
     });
     let archived = http::Archived::of(&hands.settings, &hands.barman);
-    let wishes = http::Wishes::new(&hands.settings, sender.clone());
+    let wishes = http::Wishes::new(&hands.settings, hands.keeper.clone(), sender.clone());
+    let (hands_keeper, hands_of_the_voter) = (hands.keeper.clone(), Arc::clone(&hands));
     let channel = (sender, events);
     let (node, snapshots) = Node::new(hands, bearings, &on_disk, ended_receiver, channel);
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
+    if let Some(keeper) = hands_keeper {
+        tokio::spawn(voter::run(hands_of_the_voter, keeper));
+    }
     tokio::spawn(http::serve(listener, snapshots, archived, wishes));
     Ok(node.run().await)
+}
+
+/// Who leads is agreed on in etcd, where the settings say so.
+fn keeper(
+    settings: &Settings,
+    address: &Address,
+    instance: &str,
+    guard: Option<Arc<Guard>>,
+) -> Result<Option<Keeper>, NotStarted> {
+    let client = etcd::Client::of(settings, address).map_err(|error| refused(&error))?;
+    let Some(client) = client else { return Ok(None) };
+    let us = Us {
+        name: settings.repmgr.node_name.clone(),
+        address: address.clone(),
+        instance: instance.to_owned(),
+        lease: settings.herd.lease,
+        synchronous: settings.herd.synchronous,
+    };
+    Ok(Some(Keeper::start(settings, us, client, guard)))
 }
 
 /// What a node needs before it can begin.

@@ -1,25 +1,32 @@
 //! The running node: its events, and what follows from each.
 
 mod ended;
+mod lead;
 mod seen;
 mod stop;
+
+pub use lead::{Asked, Granted, Wish};
 
 use super::decide::{self, Observation};
 use super::node_role::NodeRole;
 use super::observer::{self, Seen};
+use super::synchronous;
 use super::snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
 use crate::cluster::{NodeState, Report, Role, Standing};
 use crate::execute::{Hands, PlanError, Progress};
 use crate::members::Memory;
 use crate::observe::{self, Asking, Bearings, Ports};
 use crate::postgres::{Health, SqlError};
-use crate::scenario::{self, Activity, DataDirectory, Decision, Plan, Scenario, Situation, Wait};
+use crate::scenario::{
+    self, Activity, DataDirectory, Decision, Lead, Plan, Scenario, Situation, Wait,
+};
 use crate::service::{Listen, RestartBudget, Shutdown};
 use crate::settings::NodeKind;
 use crate::supervisor::PostgresEnded;
 use crate::system::error::chain;
 use crate::system::wait;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -46,6 +53,10 @@ pub enum Event {
     LookedNow(Box<Health>, Instant),
     /// A person says that whoever is silent is gone.
     LeadAlone,
+    /// What is known of who leads by the cluster's record has changed.
+    Lead(Box<crate::keeper::Seen>),
+    /// A person wants something.
+    Asked(Asked),
     /// The container is to stop. Said again, it is in a hurry.
     StopRequested(Shutdown),
     /// The configuration is to be read again.
@@ -59,6 +70,9 @@ pub enum Event {
 pub const EVENTS_MAX: usize = 64;
 /// How soon one looks again where nothing could be begun.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a start waits for the voters before it says so.
+const RECORD_READ_AT_MOST: Duration = Duration::from_secs(2);
 
 /// The exclusive owner of everything that changes.
 #[derive(Debug)]
@@ -91,6 +105,14 @@ pub struct Node {
     unanswered: u32,
     /// What is said of them, once they are too many.
     silence: Option<String>,
+    /// By the record this node leads, and may write.
+    leads: bool,
+    /// The lead was handed over, or is, because the container is to stop.
+    stops_after: Option<Shutdown>,
+    /// A lead that could not be taken is not tried for again before this.
+    take_over_rest: RulesRest,
+    /// The voters do not answer.
+    voters_silent: Option<String>,
 }
 
 /// What the node is doing.
@@ -165,6 +187,10 @@ impl Node {
             disagreement: None,
             unanswered: 0,
             silence: None,
+            leads: false,
+            stops_after: None,
+            take_over_rest: RulesRest::default(),
+            voters_silent: None,
         };
         // Said before the others are asked: of two that would lead, one sees the other.
         node.say(node.standing_of(on_disk, false));
@@ -179,6 +205,18 @@ impl Node {
         self.look(Duration::ZERO);
         let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
         tokio::spawn(observer::look_when_asked(Arc::clone(&hands), sender.clone()));
+        tokio::spawn(synchronous::keep(Arc::clone(&hands)));
+        if let Some(keeper) = &hands.keeper {
+            let (mut seen, sender) = (keeper.seen(), sender.clone());
+            tokio::spawn(async move {
+                while seen.changed().await.is_ok() {
+                    let now = Box::new(seen.borrow_and_update().clone());
+                    if sender.send(Event::Lead(now)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
         tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
@@ -203,6 +241,10 @@ impl Node {
             Event::PostgresEnded(PostgresEnded { status }) => match self.phase {
                 Phase::Serving => {
                     warn!("postgres ended with {status}, unasked");
+                    let lost = self.hands.keeper.as_ref().is_some_and(|one| !one.now().leads);
+                    if self.made == Role::Primary && lost {
+                        return self.fenced();
+                    }
                     self.start_again();
                 }
                 // A plan that needs the server fails by itself.
@@ -236,6 +278,8 @@ impl Node {
                 warn!("a person says that whoever is silent is gone");
                 self.leads_alone = true;
             }
+            Event::Lead(seen) => self.lead_seen(*seen),
+            Event::Asked(asked) => self.asked(asked),
             Event::StopRequested(how) => self.stop_requested(how),
             Event::ReloadRequested => match self.phase {
                 Phase::Serving => {
@@ -255,7 +299,12 @@ impl Node {
         let (sender, leads_alone) = (self.sender.clone(), self.leads_alone);
         self.phase = Phase::Looking(tokio::spawn(async move {
             wait::back_off(after).await;
-            let asking = Asking::Everybody { instance: &hands.instance, leads_alone };
+            let lead = match &hands.keeper {
+                Some(keeper) => keeper.read(RECORD_READ_AT_MOST).await,
+                None => Lead::NotKept,
+            };
+            let asking =
+                Asking::Everybody { instance: &hands.instance, leads_alone, lead: &lead };
             let seen = observe::situation(&hands.settings, &bearings, Ports::Ours, asking).await;
             let _ = sender.send(Event::Looked(Box::new(seen))).await; // Nobody asks after the end.
         }));
@@ -295,6 +344,8 @@ impl Node {
                 }
                 if self.leads_alone {
                     self.keep_the_word(situation);
+                    self.hands.asked.store(true, Ordering::Relaxed);
+                    self.hands.allow_data_loss.store(true, Ordering::Relaxed);
                 }
                 self.waits = None;
                 self.row().waits_for = None;
@@ -332,6 +383,8 @@ impl Node {
             | Scenario::FromArchive
             | Scenario::Follow { .. }
             | Scenario::Promoted
+            | Scenario::TakeOver
+            | Scenario::HandOver { .. }
             | Scenario::BackupNodeStart => {}
         }
         if !serves_meanwhile(&scenario) {
@@ -344,7 +397,13 @@ impl Node {
 
     fn progressed(&mut self, progress: Progress) {
         let Phase::Planned(scenario, _) = &self.phase else { return };
-        let serves_meanwhile = serves_meanwhile(scenario);
+        let hands_over = matches!(scenario, Scenario::HandOver { .. });
+        let serves_meanwhile = serves_meanwhile(scenario)
+            && !(hands_over && self.hands.supervisor.serving().is_none());
+        if hands_over && !serves_meanwhile {
+            self.serves_no_more();
+            self.snapshot.primary = None;
+        }
         let id = self.hands.id.get().copied();
         let row = self.row();
         row.id = id;
@@ -354,6 +413,8 @@ impl Node {
                 Activity::Cloning => NodeState::Cloning,
                 Activity::Rewinding => NodeState::Rewinding,
                 Activity::CatchingUp => NodeState::CatchingUp,
+                Activity::Promoting => NodeState::Promoting,
+                Activity::Demoting => NodeState::Demoting,
             };
         }
         row.waits_for.clone_from(&progress.waits_for);
@@ -399,7 +460,7 @@ impl Node {
 
     /// Tells the others what this node is.
     fn say(&mut self, standing: Standing) {
-        let Hands { settings, address, id, instance, .. } = &*self.hands;
+        let Hands { settings, address, id, instance, voter, .. } = &*self.hands;
         let before = self.snapshot.report.take();
         let (newest, given_up, members) = match &before {
             Some(before) => (before.newest, before.given_up, before.members.clone()),
@@ -421,6 +482,7 @@ impl Node {
             given_up,
             members,
             instance: instance.clone(),
+            new_voter: voter.as_ref().map(|voter| voter.is_new()),
         });
     }
 
@@ -431,7 +493,14 @@ impl Node {
 
 /// Consumers are served before, during and after it.
 fn serves_meanwhile(scenario: &Scenario) -> bool {
-    matches!(scenario, Scenario::FromArchive | Scenario::Follow { .. } | Scenario::Promoted)
+    matches!(
+        scenario,
+        Scenario::FromArchive
+            | Scenario::Follow { .. }
+            | Scenario::Promoted
+            | Scenario::TakeOver
+            | Scenario::HandOver { .. }
+    )
 }
 
 async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {

@@ -132,8 +132,8 @@ async fn own_server(
     session: &mut Option<Session>,
 ) -> Result<Option<(Health, Vec<Record>)>, SqlError> {
     match hands.settings.herd.kind {
-        NodeKind::Data | NodeKind::Witness => Ok(Some(ask(hands, session).await?)),
-        NodeKind::Backup => Ok(None),
+        NodeKind::Data => Ok(Some(ask(hands, session).await?)),
+        NodeKind::Backup | NodeKind::Witness => Ok(None),
     }
 }
 

@@ -20,6 +20,12 @@ pub struct Snapshot {
     pub primary: Option<String>,
     /// Of the primary.
     pub timeline: Option<Timeline>,
+    /// Counts who took the lead, by the cluster's record; none where there is no record.
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// Who leads, or led last, by the record.
+    #[serde(default)]
+    pub holder: Option<String>,
     /// No change of roles happens by itself.
     pub paused: bool,
     /// `PGHERD_FAILOVER`.
@@ -128,8 +134,10 @@ impl Snapshot {
             state: ClusterState::Provisioning,
             primary: None,
             timeline: None,
+            epoch: None,
+            holder: None,
             paused: false,
-            failover: "manual".to_owned(),
+            failover: settings.herd.failover.to_string(),
             warnings,
             nodes: vec![NodeStatus {
                 state: NodeState::Starting,

@@ -155,7 +155,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let no_files = |_: &std::path::Path| unreachable!("no variable names a file");
             let settings = crate::settings::read([], no_files).unwrap();
-            let wishes = Wishes::new(&settings, tokio::sync::mpsc::channel(1).0);
+            let wishes = Wishes::new(&settings, None, tokio::sync::mpsc::channel(1).0);
             tokio::spawn(serve(listener, snapshots, None, wishes));
             for method in ["GET", "HEAD", "OPTIONS"] {
                 for (path, code) in [("/primary", "200"), ("/replica", "503"), ("/liveness", "200")]

@@ -8,6 +8,7 @@ pub mod hooks;
 pub mod leftovers;
 mod password;
 pub mod peer;
+pub mod leading;
 mod progress;
 pub mod restore;
 pub mod rewind;

@@ -1,5 +1,6 @@
 //! What follows when a plan is done or has failed, and when Postgres has ended.
 
+use super::lead::is_about_the_lead;
 use super::{ClusterState, Event, LOOK_AGAIN_AFTER, Node, NodeRole, Phase};
 use crate::cluster::{NodeState, Role};
 use crate::execute::{PlanError, StandbyError, StepError};
@@ -9,6 +10,7 @@ use crate::service::{Shutdown, Verdict};
 use crate::settings::BAD_SETTINGS;
 use crate::system::error::chain;
 use crate::system::wait;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -26,6 +28,7 @@ impl Node {
         match ended {
             Ok(_) if scenario == Scenario::BackupNodeStart => self.keeps_backups(),
             Ok(_) if scenario == Scenario::Recovery => self.look(Duration::ZERO),
+            Ok(_) if matches!(scenario, Scenario::HandOver { .. }) => self.handed_over(),
             Ok(undone) if serves => {
                 self.undone = undone.iter().map(undone_warning).collect();
                 self.undone.iter().for_each(|warning| error!("{warning}"));
@@ -35,6 +38,7 @@ impl Node {
                     self.rules_rest.begin();
                 }
                 self.leads_alone = false; // It was said for once.
+                self.forget_the_word();
                 self.serves_as(made_by(&scenario));
             }
             // It ended in the moment between; its own event came while the plan still ran.
@@ -53,7 +57,19 @@ impl Node {
             &failed.source,
             StepError::Unsafe(_) | StepError::Standby(StandbyError::Taken(_))
         );
+        if is_about_the_lead(&failed.source) {
+            self.forget_the_word();
+        }
         match scenario {
+            Scenario::HandOver { .. } => self.not_handed_over(serves),
+            Scenario::TakeOver if serves => {
+                self.undone = vec![undone_warning(failed)];
+                self.phase = Phase::Serving;
+                // Half-way: it leads, and the rest is owed.
+                self.serves();
+            }
+            Scenario::TakeOver => self.look(Duration::ZERO),
+            _ if !serves && is_about_the_lead(&failed.source) => self.look(LOOK_AGAIN_AFTER),
             _ if is_final => self.stop(Shutdown::Fast, status_of(&failed.source)),
             Scenario::FromArchive
             | Scenario::Follow { .. }
@@ -100,6 +116,37 @@ impl Node {
                     self.stop(Shutdown::Fast, status_of(&failed.source));
                 }
             }
+        }
+    }
+
+    /// A person's word is for one taking.
+    pub(super) fn forget_the_word(&self) {
+        self.hands.asked.store(false, Ordering::Relaxed);
+        self.hands.allow_data_loss.store(false, Ordering::Relaxed);
+    }
+
+    /// It joins whoever leads now, unless the container is to stop.
+    fn handed_over(&mut self) {
+        self.hands.prefer(None);
+        self.made = Role::Standby;
+        self.serves_no_more();
+        match self.stops_after.take() {
+            Some(how) => self.stop(how, 0),
+            None => self.look(Duration::ZERO),
+        }
+    }
+
+    /// It goes on as it was: it leads still.
+    fn not_handed_over(&mut self, serves: bool) {
+        self.hands.prefer(None);
+        if let Some(how) = self.stops_after.take() {
+            return self.stop(how, 0);
+        }
+        if serves {
+            self.phase = Phase::Serving;
+            self.serves();
+        } else {
+            self.look(Duration::ZERO);
         }
     }
 
@@ -177,13 +224,15 @@ fn made_by(scenario: &Scenario) -> Role {
         Scenario::PrimaryFirstStart { .. }
         | Scenario::PrimaryRestart { .. }
         | Scenario::Recovery
-        | Scenario::Promoted => Role::Primary,
+        | Scenario::Promoted
+        | Scenario::TakeOver => Role::Primary,
         Scenario::StandbyFirstStart { .. }
         | Scenario::StandbyRestart { .. }
         | Scenario::Rejoin { .. }
         | Scenario::Replace
         | Scenario::FromArchive
         | Scenario::Follow { .. }
+        | Scenario::HandOver { .. }
         | Scenario::BackupNodeStart => Role::Standby,
     }
 }

@@ -53,6 +53,7 @@ impl Node {
             None => &[],
         };
         self.others(records, &seen.sightings);
+        self.tell_the_others(&seen.sightings);
         self.overview();
         if let Some(report) = &mut self.snapshot.report {
             report.newest = seen.memory.newest;
@@ -199,6 +200,7 @@ impl Node {
 
     pub(super) fn gather_warnings(&mut self) {
         let lately = self.undone.iter().chain(&self.disagreement).chain(&self.silence);
+        let lately = lately.chain(&self.voters_silent);
         self.snapshot.warnings = self.standing_warnings.iter().chain(lately).cloned().collect();
     }
 }
