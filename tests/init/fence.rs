@@ -152,9 +152,10 @@ fn a_frozen_node_half_does_not_keep_postgres_writing() {
         for (manner, backends, quits) in [
             ("orderly", &["obeys", "obeys", "obeys"][..], true),
             ("orderly", &many, true),
-            ("ignores", &["ignores", "stopped", "runs-a-program"], false),
+            ("ignores", &["ignores", "stopped", "ignores-with-a-program"], false),
+            ("orderly", &["obeys", "obeys-with-a-program"], false),
             ("stopped", &["obeys", "ignores"], false),
-            ("hasty", &["ignores", "stopped", "runs-a-program", "obeys"], false),
+            ("hasty", &["ignores", "stopped", "ignores-with-a-program", "obeys"], false),
         ] {
             let mut leader = Leader::start(way, manner, backends);
             let family = leader.family();

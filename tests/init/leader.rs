@@ -102,11 +102,13 @@ pub(crate) fn postmaster(manner: &str, backends: &[String]) -> ExitCode {
 pub(crate) fn backend(kind: &str) -> ExitCode {
     alarm::set(LIVES_AT_MOST);
     setsid().unwrap();
-    if kind == "runs-a-program" {
-        let _program = command("sleep").arg("50").stdout(Stdio::null()).spawn().unwrap();
-        println!("started");
-        return behave("ignores");
-    }
+    let kind = match kind.split_once("-with-a-program") {
+        None => kind,
+        Some((kind, _)) => {
+            command("sleep").arg("50").stdout(Stdio::null()).spawn().unwrap();
+            kind
+        }
+    };
     println!("started");
     behave(kind)
 }

@@ -6,6 +6,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, Pid, fork, getpgrp, getppid, pause, setsid, tcgetpgrp};
 use pgherd::pid1::{self, InitOptions, MainChild};
+use pgherd::system::guard::Guard;
 use pgherd::system::output::Format;
 use pgherd::system::signals::{self, Caught};
 use std::io::{self, Read};
@@ -118,6 +119,7 @@ fn init_of_node(role: &str, stop_millis: u64, node: &[String]) -> ExitCode {
 /// for a line, and ends.
 #[expect(clippy::zombie_processes, reason = "it leaves them to the init half: that is its part")]
 fn node(end: &str, services: &[String]) -> ExitCode {
+    let _guard = Guard::inherited(); // Else the services would have it.
     for service in services {
         let (program, end_on) = service.split_once(':').unwrap();
         let name = program.rsplit('/').next().unwrap();
