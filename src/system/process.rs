@@ -105,7 +105,7 @@ pub fn is_proc_ours() -> bool {
 impl Process {
     /// As `/proc` would show it.
     pub(crate) fn fake(pid: i32, parent: i32, session: i32, started: u64, name: &str) -> Process {
-        let rest = "0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0";
+        let rest = "-1 0 0 0 0 0 0 0 0 0 20 0 1 0";
         let stat = format!("{pid} ({name}) S {parent} {pid} {session} 0 {rest} {started} 1 2");
         Self::parse(Pid::from_raw(pid), &stat).unwrap()
     }
