@@ -42,8 +42,6 @@ const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
     // Before there is a child that could inherit it.
     let guard = Guard::inherited().map(Arc::new);
-    // Before anything is opened or started. Kept to the end: without it the init half hears no more.
-    let _guard = Guard::inherited();
     let settings = match read_settings() {
         Ok(settings) => settings,
         Err(problems) => return bad_settings(&problems),

@@ -10,8 +10,8 @@ pub use lead::{Asked, Granted, Wish};
 use super::decide::{self, Observation};
 use super::node_role::NodeRole;
 use super::observer::{self, Seen};
-use super::synchronous;
 use super::snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
+use super::synchronous;
 use crate::cluster::{NodeState, Report, Role, Standing};
 use crate::execute::{Hands, PlanError, Progress};
 use crate::members::Memory;
@@ -303,8 +303,7 @@ impl Node {
                 Some(keeper) => keeper.read(RECORD_READ_AT_MOST).await,
                 None => Lead::NotKept,
             };
-            let asking =
-                Asking::Everybody { instance: &hands.instance, leads_alone, lead: &lead };
+            let asking = Asking::Everybody { instance: &hands.instance, leads_alone, lead: &lead };
             let seen = observe::situation(&hands.settings, &bearings, Ports::Ours, asking).await;
             let _ = sender.send(Event::Looked(Box::new(seen))).await; // Nobody asks after the end.
         }));

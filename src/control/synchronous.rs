@@ -111,10 +111,7 @@ async fn step(hands: &Hands, keeper: &Keeper, memory: &mut Memory) -> Result<boo
         in_force_since: memory.in_force_since,
         written: standbys.lsn,
         standbys: &standbys_seen,
-        limits: sync::Limits {
-            bytes_max: BYTES_MAX,
-            lag_max: hands.settings.herd.lease / 2,
-        },
+        limits: sync::Limits { bytes_max: BYTES_MAX, lag_max: hands.settings.herd.lease / 2 },
     };
     match sync::next(&looked) {
         None => Ok(false),

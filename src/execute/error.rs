@@ -69,7 +69,9 @@ pub enum StepError {
     #[error(transparent)]
     Lead(#[from] LeadError),
     /// The one that was to lead is not ready to.
-    #[error("{to} has not got every write in time; nothing has changed (pgherd status shows its lag)")]
+    #[error(
+        "{to} has not got every write in time; nothing has changed (pgherd status shows its lag)"
+    )]
     NotSynchronous {
         /// Its node's name.
         to: String,

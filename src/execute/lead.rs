@@ -166,9 +166,8 @@ impl Hands {
         self.prefer(Some(to.to_owned()));
         self.synchronous_now.notify_one();
         let mut seen = keeper.seen();
-        let named = seen.wait_for(|seen| {
-            seen.record.as_ref().is_some_and(|record| record.sync.contains(to))
-        });
+        let named = seen
+            .wait_for(|seen| seen.record.as_ref().is_some_and(|record| record.sync.contains(to)));
         match tokio::time::timeout(SYNCHRONOUS_WITHIN, named).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(LeadError::Ends.into()),

@@ -27,11 +27,7 @@ pub struct Wishes {
 
 impl Wishes {
     /// To the node that listens to `sender`.
-    pub fn new(
-        settings: &Settings,
-        keeper: Option<Keeper>,
-        sender: mpsc::Sender<Event>,
-    ) -> Self {
+    pub fn new(settings: &Settings, keeper: Option<Keeper>, sender: mpsc::Sender<Event>) -> Self {
         Wishes { token: Token::of(settings), sender, settings: settings.clone(), keeper }
     }
 }
@@ -108,8 +104,7 @@ async fn look(State((wishes, _)): State<(Wishes, Snapshots)>) -> StatusCode {
 /// The value of `name` in a query; names of nodes need no escapes but for blanks.
 fn value(query: Option<&str>, name: &str) -> Option<String> {
     let query = query?;
-    let value =
-        query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
+    let value = query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
     Some(unescaped(value)).filter(|value| !value.is_empty())
 }
 

@@ -53,9 +53,8 @@ pub(super) async fn look(client: etcd::Client, keys: Keys, within: Duration) -> 
         let lead = lead.map_err(|error| error.to_string())?;
         let read = lead.map(read);
         let desired = desired.map_err(|error| error.to_string())?;
-        let desired = desired
-            .and_then(|pair| serde_json::from_str(&pair.value).ok())
-            .unwrap_or_default();
+        let desired =
+            desired.and_then(|pair| serde_json::from_str(&pair.value).ok()).unwrap_or_default();
         Ok((read.transpose()?, desired))
     };
     Landed::Looked(asked.await)
@@ -71,12 +70,10 @@ pub(super) async fn write(
     let text = serde_json::to_string(&record).expect("its keys are texts");
     match client.put_if(&keys.lead, expected, &text, within).await {
         Ok(Written::Done { revision }) => Wrote::Done(revision.cast_unsigned()),
-        Ok(Written::Changed { now }) => {
-            match now.map(read).transpose() {
-                Ok(read) => Wrote::Changed(read),
-                Err(why) => Wrote::Unknown(why),
-            }
-        }
+        Ok(Written::Changed { now }) => match now.map(read).transpose() {
+            Ok(read) => Wrote::Changed(read),
+            Err(why) => Wrote::Unknown(why),
+        },
         Err(error) => Wrote::Unknown(error.to_string()),
     }
 }

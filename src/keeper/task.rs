@@ -164,7 +164,8 @@ impl Task {
     fn take_off(&mut self, now: Duration, look_now: bool) {
         if let Some((desired, reply)) = self.waiting.pop_front() {
             self.reply = Some(reply);
-            let asked = flight::desire(self.client.clone(), self.keys.clone(), desired, self.within());
+            let asked =
+                flight::desire(self.client.clone(), self.keys.clone(), desired, self.within());
             self.flight = Some(asked.boxed());
             return;
         }
@@ -272,9 +273,8 @@ impl Task {
         if record.system != *system {
             return Err(LeadError::OtherCluster { theirs: record.system, ours: *system });
         }
-        let taking =
-            lead::may_take(candidate, &self.view, &self.seen.desired, rivals, *ask, now)
-                .map_err(LeadError::Why)?;
+        let taking = lead::may_take(candidate, &self.view, &self.seen.desired, rivals, *ask, now)
+            .map_err(LeadError::Why)?;
         Ok(record.taken_by(&self.us, taking))
     }
 
@@ -516,4 +516,3 @@ async fn of<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
         None => std::future::pending().await,
     }
 }
-

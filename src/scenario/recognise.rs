@@ -85,7 +85,9 @@ fn first_start(settings: &Settings, situation: &Situation) -> Decision {
     match (settings.repmgr.first_role, situation.leader()) {
         (Role::Standby, _) | (Role::Primary, Ok(Some(_))) => join,
         // There is, or was, a cluster: whoever has its data leads.
-        (Role::Primary, _) if matches!(situation.lead, Lead::Held { .. } | Lead::Handed { .. }) => join,
+        (Role::Primary, _) if matches!(situation.lead, Lead::Held { .. } | Lead::Handed { .. }) => {
+            join
+        }
         (Role::Primary, Err(two)) => Decision::Wait(two),
         (Role::Primary, Ok(None)) => match in_the_way_of_a_first_start(settings, situation) {
             Some(wait) => Decision::Wait(wait),
@@ -211,9 +213,9 @@ fn by_the_record(settings: &Settings, situation: &Situation, ours: Timeline) -> 
         Lead::NotKept | Lead::Free => without_a_majority(situation),
         Lead::Unknown { why } => Some(Wait::Voters { why: why.clone() }),
         Lead::Handed { to } => Some(Wait::Handed { to: to.clone() }),
-        Lead::Held { holder, timeline, .. } if *holder == settings.repmgr.node_name => (*timeline
-            > ours)
-            .then_some(Wait::OlderThanTheRecord { recorded: *timeline, ours }),
+        Lead::Held { holder, timeline, .. } if *holder == settings.repmgr.node_name => {
+            (*timeline > ours).then_some(Wait::OlderThanTheRecord { recorded: *timeline, ours })
+        }
         Lead::Held { holder, address, timeline, .. } => Some(Wait::LeadElsewhere {
             holder: holder.clone(),
             address: address.clone(),

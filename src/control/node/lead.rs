@@ -55,9 +55,10 @@ impl Node {
         self.snapshot.paused = seen.desired.paused;
         self.snapshot.epoch = seen.record.as_ref().map(|record| record.epoch);
         self.snapshot.holder = seen.record.as_ref().map(|record| record.holder.clone());
-        self.voters_silent = seen.unreachable.as_ref().map(|why| {
-            format!("the voters do not answer, so nobody is promoted: {why}")
-        });
+        self.voters_silent = seen
+            .unreachable
+            .as_ref()
+            .map(|why| format!("the voters do not answer, so nobody is promoted: {why}"));
         let sync = seen.record.as_ref().map(|record| record.sync.clone()).unwrap_or_default();
         for row in &mut self.snapshot.nodes {
             row.sync = sync.contains(&row.name);
@@ -96,7 +97,12 @@ impl Node {
             || (!seen.desired.paused
                 && self.hands.settings.repmgr.priority > 0
                 && !seen.desired.maintenance.contains(name));
-        self.made == Role::Standby && serves && free && chosen && allowed && self.take_over_rest.is_over()
+        self.made == Role::Standby
+            && serves
+            && free
+            && chosen
+            && allowed
+            && self.take_over_rest.is_over()
     }
 
     /// What it was doing is about a primary that is gone.
@@ -151,9 +157,9 @@ impl Node {
             .iter()
             .filter(|row| row.id.is_some())
             .map(|row| {
-                let sighting = sightings.iter().find(|one| {
-                    one.report().is_some_and(|report| report.name == row.name)
-                });
+                let sighting = sightings
+                    .iter()
+                    .find(|one| one.report().is_some_and(|report| report.name == row.name));
                 let report = sighting.and_then(|one| one.report());
                 let says = report.and_then(|report| {
                     let (timeline, lsn) = report.position()?;
@@ -174,12 +180,10 @@ impl Node {
                         complete: true,
                     })
                 });
-                let running = matches!(
-                    report.map(|report| report.standing),
-                    Some(Standing::Serving { .. })
-                );
-                let leaves = report
-                    .is_some_and(|report| report.state == crate::cluster::NodeState::Stopped);
+                let running =
+                    matches!(report.map(|report| report.standing), Some(Standing::Serving { .. }));
+                let leaves =
+                    report.is_some_and(|report| report.state == crate::cluster::NodeState::Stopped);
                 let rival = Rival { name: row.name.clone(), says, running };
                 Other { address: row.address.clone(), rival, leaves }
             })
@@ -275,7 +279,8 @@ impl Node {
             fit.sort_by_key(|other| !sync.contains(&other.rival.name));
             let first = fit.first().map(|other| other.rival.name.clone());
             return first.ok_or_else(|| {
-                "no standby runs, follows this node and may lead: pgherd status shows why".to_owned()
+                "no standby runs, follows this node and may lead: pgherd status shows why"
+                    .to_owned()
             });
         };
         let Some(other) = others.iter().find(|other| other.rival.name == to) else {
