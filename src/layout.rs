@@ -163,6 +163,11 @@ impl Layout {
         self.state_dir.join("members.json")
     }
 
+    /// A voter's etcd: its `data`, its `tls`, and what it has seen.
+    pub fn etcd(&self) -> PathBuf {
+        self.state_dir.join("etcd")
+    }
+
     /// Present in a data directory from before `initdb` until its first start is complete.
     /// Whoever finds it knows that nobody was ever served from this directory.
     pub fn unfinished_marker(&self) -> PathBuf {

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cluster;
 pub mod control;
 pub mod cron;
+pub mod etcd;
 pub mod execute;
 pub mod http;
 pub mod layout;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FACTS: &[&str] = &["cluster", "settings", "service", "layout", "scenario"];
-const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron"];
+const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron", "etcd"];
 const HANDS: &[&str] = &["supervisor", "members", "execute", "observe"];
 
 /// A module of the crate, or one file of it where that differs, and what it may use.
@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("repmgr",         &[&["cluster", "settings", "service", "layout", "system"]]),
     ("barman",         &[&["cluster", "settings", "service", "layout", "system"]]),
     ("cron",           &[&["cluster", "settings", "service", "layout", "system"]]),
+    ("etcd",           &[&["cluster", "settings", "service", "layout", "system"]]),
     // Hands.
     ("supervisor",     &[&["service", "system"]]),
     ("members",        &[FACTS, TOOLS, &["system"]]),
