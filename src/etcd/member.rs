@@ -199,7 +199,8 @@ impl Member {
         })
     }
 
-    fn flags(&self, beginning: &Beginning) -> Vec<(&'static str, String)> {
+    /// What `program` is told.
+    pub fn flags(&self, beginning: &Beginning) -> Vec<(&'static str, String)> {
         let everywhere = listen_host();
         let (port, peer_port) = (self.port, self.port + 1);
         let (state, members) = match beginning {
