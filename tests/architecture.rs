@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FACTS: &[&str] = &["cluster", "settings", "service", "layout", "lead", "scenario"];
-const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron"];
-const HANDS: &[&str] = &["supervisor", "members", "execute", "observe"];
+const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron", "etcd"];
+const HANDS: &[&str] = &["supervisor", "keeper", "members", "execute", "observe", "voter"];
 
 /// A module of the crate, or one file of it where that differs, and what it may use.
 /// The lowest layer stands first.
@@ -26,11 +26,14 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("repmgr",         &[&["cluster", "settings", "service", "layout", "system"]]),
     ("barman",         &[&["cluster", "settings", "service", "layout", "system"]]),
     ("cron",           &[&["cluster", "settings", "service", "layout", "system"]]),
+    ("etcd",           &[&["cluster", "settings", "service", "layout", "system"]]),
     // Hands.
     ("supervisor",     &[&["service", "system"]]),
     ("members",        &[FACTS, TOOLS, &["system"]]),
-    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members"]]),
+    ("keeper",         &[FACTS, &["etcd", "system"]]),
+    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members", "keeper"]]),
     ("observe",        &[FACTS, TOOLS, &["system", "execute", "members"]]),
+    ("voter",          &[FACTS, TOOLS, &["system", "members", "execute", "keeper"]]),
     // The running node.
     ("control",        &[FACTS, TOOLS, HANDS, &["system"]]),
     // The init half has to stand when all the rest falls.
@@ -40,11 +43,11 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("http",           &[&["cluster", "settings", "scenario", "control"]]),
     ("http/archive.rs", &[&["settings", "system", "barman"]]),
     ("http/token.rs",  &[&["settings", "system"]]),
-    ("http/wishes.rs", &[&["cluster", "settings", "control"]]),
+    ("http/wishes.rs", &[&["cluster", "settings", "keeper", "control"]]),
     ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman"]]),
     ("cli/log.rs",     &[&["settings", "system"]]),
     ("cli/run.rs",     &[&["settings", "system", "pid1"]]),
-    ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "barman", "control", "http"]]),
+    ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "barman", "etcd", "control", "http"]]),
 ];
 
 /// These touch no file, process, socket or clock: whoever calls them brings what they need.

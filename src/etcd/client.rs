@@ -168,7 +168,8 @@ impl Client {
     }
 
     /// Asks one endpoint after the other: the next one when one has failed, and also when none of
-    /// those asked has answered for a while. The first answer holds.
+    /// those asked has answered for a while; then one may be asked again, because what was on its way to
+    /// a leader that died is lost, and etcd does not send it again. The first answer holds.
     async fn ask<A: DeserializeOwned, T>(
         &self,
         question: Question,
@@ -176,26 +177,18 @@ impl Client {
         read: impl Fn(A) -> Result<T, &'static str>,
     ) -> Result<T, EtcdError> {
         let began = Instant::now();
-        let deadline = began + within;
         let gateways = &self.0.gateways;
         let first = self.first();
-        let order = (0..gateways.len()).map(|step| (first + step) % gateways.len());
-        let mut next = order.peekable();
-        let mut asked = FuturesUnordered::new();
-        let mut waiting_for = Vec::new();
+        let (mut asked, mut waiting_for) = (FuturesUnordered::new(), Vec::new());
         let mut tried = Vec::new();
-        let mut hedges = 0;
+        let (mut steps, mut hedges) = (0, 0);
         loop {
-            if asked.is_empty() && next.peek().is_none() {
+            let all_asked = steps >= gateways.len();
+            if all_asked && asked.is_empty() {
                 return Err(EtcdError::of(within, tried));
             }
-            let hedge_at = began + within / HEDGE_SHARE * hedges;
-            let wait_until = match next.peek() {
-                _ if asked.is_empty() => began,
-                Some(_) => hedge_at.min(deadline),
-                None => deadline,
-            };
-            match timeout_at(wait_until, asked.next()).await {
+            let until = began + within / HEDGE_SHARE * hedges;
+            match timeout_at(until, asked.next()).await {
                 Ok(Some((index, Ok(answer)))) => {
                     self.note(index);
                     return Ok(answer);
@@ -207,32 +200,29 @@ impl Client {
                             return Err(EtcdError::Credentials(failed));
                         }
                         Kind::Refused => return Err(EtcdError::Refused(failed)),
-                        Kind::Unavailable | Kind::Certificate => {
-                            waiting_for.retain(|one| *one != index);
-                            tried.push(failed);
-                        }
+                        Kind::Unavailable | Kind::Certificate => {}
                     }
-                    // What has failed needs no more patience.
-                    if let Some(index) = next.next() {
-                        waiting_for.push(index);
-                        asked.push(self.ask_at(index, &question, &read));
+                    waiting_for.retain(|one| *one != index);
+                    tried.push(failed);
+                    if all_asked {
+                        continue; // It has had its turn, and so have the others.
                     }
                 }
-                Ok(None) | Err(_) if Instant::now() < deadline => {
-                    if let Some(index) = next.next() {
-                        hedges += 1;
-                        waiting_for.push(index);
-                        asked.push(self.ask_at(index, &question, &read));
-                    }
-                }
-                Ok(None) | Err(_) => {
-                    let silent = |index: &usize| {
-                        gateways[*index].failed(Kind::Unavailable, "does not answer")
-                    };
-                    tried.extend(waiting_for.iter().map(silent));
+                Ok(None) => hedges = 1, // Nobody is asked yet.
+                Err(_) if hedges >= HEDGE_SHARE => {
+                    waiting_for.sort_unstable();
+                    waiting_for.dedup();
+                    let silent =
+                        |index: usize| gateways[index].failed(Kind::Unavailable, "does not answer");
+                    tried.extend(waiting_for.into_iter().map(silent));
                     return Err(EtcdError::of(within, tried));
                 }
+                Err(_) => hedges += 1,
             }
+            let index = (first + steps) % gateways.len();
+            steps += 1;
+            waiting_for.push(index);
+            asked.push(self.ask_at(index, &question, &read));
         }
     }
 

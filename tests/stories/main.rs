@@ -9,6 +9,7 @@ mod all_together;
 mod bad_input;
 mod clone_interrupted;
 mod document;
+mod etcd_members;
 mod from_archive;
 mod harness;
 mod killed_at_each_step;

@@ -12,6 +12,7 @@ const WITHIN: Duration = Duration::from_secs(2);
 enum Endpoint {
     Says(u16, &'static str),
     SaysNothing,
+    SaysNothingAtFirst,
     Absent,
 }
 
@@ -21,7 +22,7 @@ async fn client(endpoints: &[Endpoint]) -> Client {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         found.push(EtcdEndpoint { tls: false, host: "127.0.0.1".to_owned(), port });
-        let endpoint = *endpoint;
+        let mut endpoint = *endpoint;
         if matches!(endpoint, Endpoint::Absent) {
             continue;
         }
@@ -40,6 +41,10 @@ async fn client(endpoints: &[Endpoint]) -> Client {
                         }
                     })),
                     Endpoint::SaysNothing | Endpoint::Absent => silent.push(stream),
+                    Endpoint::SaysNothingAtFirst => {
+                        silent.push(stream);
+                        endpoint = FOUND;
+                    }
                 }
             }
         });
@@ -107,6 +112,15 @@ fn without_a_majority_it_says_who_was_asked_in_time() {
             assert!(text.contains(cause), "{text}");
         }
         assert_eq!((text.lines().count(), text.matches("http://127.0.0.1:").count()), (1, 3));
+    });
+}
+
+/// A leader that dies takes with it what was on its way there.
+#[test]
+fn whoever_lost_a_question_is_asked_again() {
+    running(async {
+        let client = client(&[Endpoint::SaysNothingAtFirst]).await;
+        client.get("k", Duration::from_secs(1)).await.unwrap();
     });
 }
 
