@@ -56,7 +56,13 @@ impl Hands {
             let health = session.health().await?;
             let received = session.received().await?;
             session.close().await;
-            (health.timeline, received.or(health.lsn).unwrap_or(control.lsn))
+            let timeline = match role {
+                Role::Primary => health.timeline,
+                Role::Standby => {
+                    postgres::newest_received(&layout.pgdata, account).max(health.timeline)
+                }
+            };
+            (timeline, received.or(health.lsn).unwrap_or(control.lsn))
         } else {
             let timeline = match role {
                 Role::Primary => postgres::newest_history(&layout.pgdata, account),
