@@ -1,5 +1,6 @@
 //! Why etcd did not do what it was asked.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -68,6 +69,9 @@ impl EtcdError {
 
     /// What it comes to that these were asked within this time.
     pub(super) fn of(within: Duration, mut tried: Vec<Failed>) -> Self {
+        // One that was asked twice has its first word: the second may be silence.
+        let mut seen = BTreeSet::new();
+        tried.retain(|one| seen.insert(one.endpoint.clone()));
         let is_certificate = |one: &Failed| one.kind == Kind::Certificate;
         if !tried.is_empty() && tried.iter().all(is_certificate) {
             return EtcdError::Credentials(tried.remove(0));
