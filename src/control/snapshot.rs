@@ -162,7 +162,7 @@ impl Snapshot {
 
 impl NodeStatus {
     /// Of a node that has not said anything.
-    pub(super) fn unknown(name: &str, address: Address) -> Self {
+    pub(crate) fn unknown(name: &str, address: Address) -> Self {
         NodeStatus {
             name: name.to_owned(),
             id: None,

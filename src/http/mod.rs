@@ -8,6 +8,9 @@ mod wishes;
 pub use archive::Archived;
 pub use wishes::Wishes;
 
+#[cfg(test)]
+pub(crate) use wishes::value;
+
 use crate::cluster::NodeState;
 use crate::control::{NodeRole, NodeStatus, Snapshot};
 use axum::Router;

@@ -20,6 +20,8 @@ pub enum Wish {
     Switchover {
         /// The node's name.
         to: Option<String>,
+        /// What would happen is said, and nothing is done.
+        dry_run: bool,
     },
     /// This standby is to lead, because nobody does.
     Failover {
@@ -244,7 +246,7 @@ impl Node {
     /// Does it, or says why not.
     pub(super) fn asked(&mut self, Asked { wish, reply }: Asked) {
         let granted = match wish {
-            Wish::Switchover { to } => self.switch_over(to),
+            Wish::Switchover { to, dry_run } => self.switch_over(to, dry_run),
             Wish::Failover { allow_data_loss } => self.fail_over(allow_data_loss),
             Wish::Pause(on) => return self.desire(reply, move |desired| desired.paused = on),
             Wish::Maintenance { node, on } => {
@@ -269,8 +271,15 @@ impl Node {
             let _ = reply.send(Err(self.no_record())); // Whoever asked has gone.
             return;
         };
+        let seen = keeper.now();
+        if let (Some(why), _) | (None, Some(why)) =
+            (seen.unreachable, (!seen.read).then(|| "they were not asked yet".to_owned()))
+        {
+            let _ = reply.send(Err(format!("the voters do not answer: {why}"))); // It has gone.
+            return;
+        }
         tokio::spawn(async move {
-            let mut desired = keeper.now().desired;
+            let mut desired = seen.desired;
             change(&mut desired);
             let done = keeper.desire(desired).await;
             let _ = reply.send(done.map(|()| "done".to_owned()).map_err(|error| error.to_string()));
@@ -284,7 +293,7 @@ impl Node {
             .to_owned()
     }
 
-    fn switch_over(&mut self, to: Option<String>) -> Granted {
+    fn switch_over(&mut self, to: Option<String>, dry_run: bool) -> Granted {
         if self.hands.settings.herd.failover != Failover::Quorum {
             return Err(self.no_record());
         }
@@ -295,9 +304,13 @@ impl Node {
             return Err("this node is doing something else just now: ask again soon".to_owned());
         }
         let to = self.successor(to)?;
+        let name = self.hands.settings.repmgr.node_name.clone();
+        if dry_run {
+            return Ok(format!("{name} would hand over to {to}"));
+        }
         info!("hands over to {to}, as asked");
         self.begin(Scenario::HandOver { to: to.clone() });
-        Ok(format!("{} hands over to {to}", self.hands.settings.repmgr.node_name))
+        Ok(format!("{name} hands over to {to}"))
     }
 
     /// Who can go on: `to`, or the best there is.
