@@ -93,6 +93,11 @@ impl<'a> Entrance<'a> {
         self.snapshot_of(&door.host, door.port).await
     }
 
+    /// How long a server may take to stop.
+    pub(super) fn stop_timeout(&self) -> Duration {
+        self.settings.herd.stop_timeout
+    }
+
     /// A short answer of the node behind the door.
     pub(super) async fn asked(&self, door: &Door, path: &str) -> io::Result<Said> {
         self.ask(Method::Get, (&door.host, door.port), path).await

@@ -7,6 +7,7 @@ use crate::cluster::NodeState;
 use crate::control::{NodeRole, NodeStatus, Snapshot};
 use crate::system::download::Said;
 use std::cmp::Reverse;
+use std::time::Duration;
 
 /// Another node leads, and nothing is lost.
 pub(super) fn switchover(entrance: &Entrance, to: Option<&str>, dry_run: bool) -> Result<u8, u8> {
@@ -116,13 +117,8 @@ pub(super) fn pause(entrance: &Entrance, on: bool) -> Result<u8, u8> {
 /// Whether a node may be chosen.
 pub(super) fn maintenance(entrance: &Entrance, on: bool, node: Option<&str>) -> Result<u8, u8> {
     let seen = entrance.snapshot()?;
-    let door = own_door(entrance, &seen)?;
-    let name = match node {
-        Some(node) => &node_named(&seen, node)?.name,
-        None => &door.name,
-    };
-    let path = format!("/maintenance?on={on}&node={}", encoded(name));
-    granted(&entrance.wish(&door, Method::Put, &path)?)?;
+    let name = door_of(entrance, &seen, node)?.name;
+    maintain(entrance, &seen, &name, on)?;
     Ok(answer(match on {
         true => format!("{name} is in maintenance: it is not chosen"),
         false => format!("{name} is not in maintenance"),
@@ -134,6 +130,76 @@ fn own_door(entrance: &Entrance, seen: &Snapshot) -> Result<Door, u8> {
         Some(own) => Ok(entrance.door(seen, own)),
         None => Err(no_node(seen)),
     }
+}
+
+/// Postgres stops and starts.
+pub(super) fn restart(entrance: &Entrance, node: Option<&str>) -> Result<u8, u8> {
+    let seen = entrance.snapshot()?;
+    let door = door_of(entrance, &seen, node)?;
+    say(granted(&entrance.wish(&door, Method::Post, "/restart")?)?.trim());
+    let within = entrance.stop_timeout() + STARTS_WITHIN;
+    wait_until_it_serves(entrance, &door, Some(within))?;
+    Ok(answer(format!("{} was restarted", door.name)))
+}
+
+/// Beside the time that the server may take to stop.
+const STARTS_WITHIN: Duration = Duration::from_secs(90);
+
+/// Postgres reads its configuration.
+pub(super) fn reload(entrance: &Entrance, node: Option<&str>) -> Result<u8, u8> {
+    let seen = entrance.snapshot()?;
+    let door = door_of(entrance, &seen, node)?;
+    Ok(answer(granted(&entrance.wish(&door, Method::Post, "/reload")?)?))
+}
+
+/// A standby's data is a new clone.
+pub(super) fn reinit(entrance: &Entrance, node: &str) -> Result<u8, u8> {
+    let seen = entrance.snapshot()?;
+    let target = node_named(&seen, node)?;
+    let door = entrance.door(&seen, target);
+    // Whoever has every acknowledged write has to keep it until that is another one's part.
+    let has_to_be_relieved = target.sync && !target.maintenance;
+    if has_to_be_relieved {
+        maintain(entrance, &seen, &target.name, true)?;
+        let relieved = super::block_on(follow::until_not_synchronous(entrance, &door, node));
+        if let Err(why) = relieved {
+            maintain(entrance, &seen, &target.name, false)?;
+            say(why);
+            return Err(status::REFUSED);
+        }
+    }
+    let said = entrance.wish(&door, Method::Post, "/reinitialize");
+    let begun = said.and_then(|said| granted(&said)).map(|words| say(words.trim()));
+    if has_to_be_relieved {
+        // It is out of the set, and comes back when it streams with everything again.
+        maintain(entrance, &seen, &target.name, false)?;
+    }
+    begun?;
+    wait_until_it_serves(entrance, &door, None)?;
+    Ok(answer(format!("{} was cloned again", door.name)))
+}
+
+fn maintain(entrance: &Entrance, seen: &Snapshot, name: &str, on: bool) -> Result<(), u8> {
+    let path = format!("/maintenance?on={on}&node={}", encoded(name));
+    granted(&entrance.wish(&own_door(entrance, seen)?, Method::Put, &path)?).map(drop)
+}
+
+fn door_of(entrance: &Entrance, seen: &Snapshot, node: Option<&str>) -> Result<Door, u8> {
+    match node {
+        Some(name) => Ok(entrance.door(seen, node_named(seen, name)?)),
+        None => own_door(entrance, seen),
+    }
+}
+
+fn wait_until_it_serves(
+    entrance: &Entrance,
+    door: &Door,
+    within: Option<Duration>,
+) -> Result<(), u8> {
+    super::block_on(follow::until_it_serves(entrance, door, within)).map_err(|why| {
+        say(why);
+        status::FAILED
+    })
 }
 
 /// What was said to a wish that is granted. Else the exit status; the reason was said.

@@ -70,6 +70,65 @@ pub(super) async fn until_one_leads(
     }
 }
 
+/// What a wish was about begins within that; it is over when the node serves again.
+const BEGINS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Until the node serves and has nothing under way, after it was asked for something.
+pub(super) async fn until_it_serves(
+    entrance: &Entrance<'_>,
+    door: &Door,
+    within: Option<Duration>,
+) -> Result<(), String> {
+    let began = Instant::now();
+    let (mut begun, mut said) = (false, String::new());
+    loop {
+        let seen = entrance.seen_by(door).await.ok();
+        match seen.as_ref().filter(|seen| is_idle(seen)) {
+            None => begun = true,
+            Some(seen) if begun || began.elapsed() > BEGINS_WITHIN => {
+                let lately = seen.warnings.iter().find(|warning| warning.starts_with("cannot "));
+                return lately.map_or(Ok(()), |warning| Err(warning.clone()));
+            }
+            Some(_) => {}
+        }
+        if let Some(line) = seen.as_ref().and_then(under_way).filter(|line| *line != said) {
+            say(&line);
+            said = line;
+        }
+        if let Some(within) = within.filter(|within| began.elapsed() > *within) {
+            let name = &door.name;
+            let within = within.as_secs();
+            return Err(format!("{name} does not serve after {within} s: its log says why"));
+        }
+        wait::back_off(ASK_EVERY).await;
+    }
+}
+
+/// The primary chooses another standby, or none, within that.
+const RELIEVED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Until the record does not name the node, as it sees itself.
+pub(super) async fn until_not_synchronous(
+    entrance: &Entrance<'_>,
+    door: &Door,
+    name: &str,
+) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        let seen = entrance.seen_by(door).await.map_err(|error| error.to_string())?;
+        if seen.nodes.iter().any(|node| node.name == name && !node.sync) {
+            return Ok(());
+        }
+        if began.elapsed() > RELIEVED_WITHIN {
+            return Err(format!(
+                "commits wait for {name}, and no other standby takes its place \
+                 (PGHERD_SYNCHRONOUS=required): bring another one up first"
+            ));
+        }
+        wait::back_off(ASK_EVERY).await;
+    }
+}
+
 /// The node says of itself that it takes writes.
 fn leads(seen: &Snapshot) -> bool {
     let own = seen.nodes.first();

@@ -2,6 +2,7 @@
 
 mod ask;
 mod change;
+mod events;
 mod follow;
 mod log;
 mod node;
@@ -89,6 +90,36 @@ enum Command {
         /// Its name; without one it is the node that is asked
         node: Option<String>,
     },
+    /// Restart Postgres on a node; a primary keeps its lead
+    Restart {
+        /// Its name; without one it is the node that is asked
+        node: Option<String>,
+    },
+    /// Have Postgres on a node read its configuration again
+    Reload {
+        /// Its name; without one it is the node that is asked
+        node: Option<String>,
+    },
+    /// Throw a standby's data away and clone it again
+    Reinit {
+        /// Its name
+        node: String,
+    },
+    /// The cluster's members
+    #[command(name = "node", subcommand)]
+    Members(Members),
+    /// Show what happened, on all nodes, and by which rule
+    Events {
+        /// A line of JSON an event
+        #[arg(long)]
+        json: bool,
+        /// Go on with what happens from now on
+        #[arg(long)]
+        follow: bool,
+        /// Begin with so many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+    },
     /// Exit 0 if this node is alive (with --ready: if it serves); for health checks
     Health {
         /// Succeed only when Postgres serves
@@ -96,7 +127,7 @@ enum Command {
         ready: bool,
     },
     /// The node half; `run` starts it
-    #[command(hide = true)]
+    #[command(hide = true, name = "node-half")]
     Node(Node),
     /// What cron has barman do
     #[command(hide = true, subcommand)]
@@ -134,6 +165,12 @@ struct Node {
     hold_at: Option<usize>,
     #[arg(last = true)]
     flags: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Members {
+    /// Who is a member, where, and who votes
+    List(Output),
 }
 
 #[derive(Subcommand)]
@@ -202,6 +239,13 @@ pub fn main() -> ExitCode {
         Command::Maintenance { on, node: name } => {
             asks(&|node| change::maintenance(node, on, name.as_deref()))
         }
+        Command::Restart { node: name } => asks(&|node| change::restart(node, name.as_deref())),
+        Command::Reload { node: name } => asks(&|node| change::reload(node, name.as_deref())),
+        Command::Reinit { node: name } => asks(&|node| change::reinit(node, &name)),
+        Command::Members(Members::List(Output { json })) => asks(&|node| show::members(node, json)),
+        Command::Events { json, follow, limit } => {
+            asks(&|node| events::show(node, json, follow, limit))
+        }
         Command::Health { ready } => asks(&|node| Ok(show::health(node, ready))),
         Command::Barman(job) => barman(job),
         Command::Wal(Wal::Fetch(wanted)) => fetch_wal(&wanted),
@@ -218,6 +262,11 @@ impl Command {
             | Command::Pause
             | Command::Resume
             | Command::Maintenance { .. }
+            | Command::Restart { .. }
+            | Command::Reload { .. }
+            | Command::Reinit { .. }
+            | Command::Members(_)
+            | Command::Events { .. }
             | Command::Health { .. } => true,
             Command::Run(_)
             | Command::Check

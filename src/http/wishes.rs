@@ -37,6 +37,9 @@ pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {
         .route("/member", get(member))
         .route("/failover", post(failover))
         .route("/switchover", post(switchover))
+        .route("/restart", post(restart))
+        .route("/reload", post(reload))
+        .route("/reinitialize", post(reinitialize))
         .route("/pause", put(pause))
         .route("/maintenance", put(maintenance))
         .route("/lease/agree", post(agree))
@@ -132,6 +135,30 @@ async fn switchover(
     let dry_run = value(query.as_deref(), "dry_run").is_some();
     let wish = Wish::Switchover { to: value(query.as_deref(), "to"), dry_run };
     wishes.ask(&connection, &headers, wish).await
+}
+
+async fn restart(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Restart).await
+}
+
+async fn reload(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Reload).await
+}
+
+async fn reinitialize(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Reinitialize).await
 }
 
 async fn pause(
