@@ -79,6 +79,19 @@ impl Prober {
         });
     }
 
+    /// For so long, somebody takes rows all the time: nothing happens.
+    pub fn goes_on_for(&self, span: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < span {
+            self.await_rows();
+        }
+    }
+
+    /// How many rows were acknowledged so far.
+    pub fn rows_so_far(&self) -> u32 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
     /// Rows that `lost` acknowledged and `survivor` has not replayed by now may be missing in the
     /// end: nothing else has them. Returns the last number that must be there.
     pub fn forgive(&mut self, lost: &Node, survivor: &Node) -> i64 {
@@ -124,6 +137,19 @@ impl Record {
     /// How many rows `node` acknowledged.
     pub fn taken_by(&self, node: &str) -> usize {
         self.writes.iter().filter(|write| write.node == node && write.number.is_some()).count()
+    }
+
+    /// The longest time without an acknowledged row.
+    pub fn longest_gap(&self) -> Duration {
+        let rows = self.writes.iter().filter(|write| write.number.is_some());
+        let mut at: Vec<_> = rows.map(|write| write.acknowledged).collect();
+        at.sort_unstable();
+        at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
+    /// On which timelines rows were taken.
+    pub fn timelines(&self) -> BTreeSet<u32> {
+        self.writes.iter().map(|write| write.timeline).collect()
     }
 
     /// Which nodes took any write at all.
