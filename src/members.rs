@@ -146,6 +146,12 @@ pub async fn ask(
     sightings
 }
 
+/// Asks this one, and nobody that it names.
+pub async fn ask_only(settings: &Settings, address: &Address) -> Sighting {
+    let (answer, proved) = ask_one(settings, address, AsOf::Now).await;
+    Sighting { address: address.clone(), known: true, proved, answer }
+}
+
 /// A member that is remembered under an address where nobody answers has answered under another.
 pub fn find_again(memory: &Memory, sightings: &mut Vec<Sighting>) {
     for member in &memory.members {

@@ -3,7 +3,6 @@
 use crate::cluster::Sighting;
 use crate::etcd::Member;
 use crate::execute::Hands;
-use crate::keeper::Keeper;
 use crate::members::{self, AsOf};
 use crate::service::ServiceName;
 use crate::settings::NodeKind;
@@ -30,7 +29,7 @@ fn account(hands: &Hands) -> &Account {
 }
 
 /// Has etcd running, as soon as it is known how it is to begin.
-pub async fn run(hands: Arc<Hands>, keeper: Keeper) {
+pub async fn run(hands: Arc<Hands>) {
     let Some(member) = hands.voter.clone() else { return };
     let account = account(&hands).clone();
     let mut said = None;
@@ -51,13 +50,6 @@ pub async fn run(hands: Arc<Hands>, keeper: Keeper) {
     hands.supervisor.keep(ServiceName::Etcd, move || {
         program.program(&as_whom, &beginning).oom_score_adj(OOM_SCORE_ADJ)
     });
-    let mut seen = keeper.seen();
-    let answered = seen.wait_for(|seen| seen.read && seen.unreachable.is_none()).await;
-    if answered.is_ok()
-        && let Err(error) = member.note_voted(&account)
-    {
-        warn!("{}", chain(&error));
-    }
 }
 
 async fn begin(

@@ -18,6 +18,7 @@ use crate::service::Shutdown;
 use crate::settings::{NodeKind, Settings};
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
+use crate::system::error::chain;
 use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory};
 use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
@@ -117,7 +118,12 @@ async fn start(
     barman_log(&layout.barman_log_pipe, &barman, &output);
     let instance = instance();
     let voter = etcd::Member::of(&settings, &layout, &address).map(Arc::new);
-    let keeper = keeper(&settings, &address, &instance, guard.clone())?;
+    let owner = match settings.herd.kind {
+        NodeKind::Data | NodeKind::Witness => &postgres,
+        NodeKind::Backup => &barman,
+    };
+    let owned = voter.clone().map(|voter| (voter, owner.clone()));
+    let keeper = keeper(&settings, &address, &instance, guard.clone(), owned)?;
     let hands = Arc::new(Hands {
         settings,
         layout,
@@ -146,13 +152,11 @@ async fn start(
     });
     let archived = http::Archived::of(&hands.settings, &hands.barman);
     let wishes = http::Wishes::new(&hands.settings, hands.keeper.clone(), sender.clone());
-    let (hands_keeper, hands_of_the_voter) = (hands.keeper.clone(), Arc::clone(&hands));
+    let hands_of_the_voter = Arc::clone(&hands);
     let channel = (sender, events);
     let (node, snapshots) = Node::new(hands, bearings, &on_disk, ended_receiver, channel);
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
-    if let Some(keeper) = hands_keeper {
-        tokio::spawn(voter::run(hands_of_the_voter, keeper));
-    }
+    tokio::spawn(voter::run(hands_of_the_voter));
     tokio::spawn(http::serve(listener, snapshots, archived, wishes));
     Ok(node.run().await)
 }
@@ -163,9 +167,14 @@ fn keeper(
     address: &Address,
     instance: &str,
     guard: Option<Arc<Guard>>,
+    voter: Option<(Arc<etcd::Member>, Account)>,
 ) -> Result<Option<Keeper>, NotStarted> {
     let client = etcd::Client::of(settings, address).map_err(|error| refused(&error))?;
     let Some(client) = client else { return Ok(None) };
+    let first_read = voter.filter(|(member, _)| member.is_new()).map(|(member, account)| {
+        let note = move || member.note_voted(&account).map_err(|error| chain(&error));
+        Box::new(note) as Box<dyn Fn() -> Result<(), String> + Send + Sync>
+    });
     let us = Us {
         name: settings.repmgr.node_name.clone(),
         address: address.clone(),
@@ -173,7 +182,7 @@ fn keeper(
         lease: settings.herd.lease,
         synchronous: settings.herd.synchronous,
     };
-    Ok(Some(Keeper::start(settings, us, client, guard)))
+    Ok(Some(Keeper::start(settings, us, client, guard, first_read)))
 }
 
 /// What a node needs before it can begin.

@@ -57,6 +57,8 @@ pub enum Event {
     Lead(Box<crate::keeper::Seen>),
     /// A person wants something.
     Asked(Asked),
+    /// Our server takes writes, and another node leads by the record.
+    Usurps,
     /// The container is to stop. Said again, it is in a hurry.
     StopRequested(Shutdown),
     /// The configuration is to be read again.
@@ -113,6 +115,8 @@ pub struct Node {
     take_over_rest: RulesRest,
     /// The voters do not answer.
     voters_silent: Option<String>,
+    /// The last taking of the lead that this node has followed, or brought about.
+    followed_epoch: Option<u64>,
 }
 
 /// What the node is doing.
@@ -191,6 +195,7 @@ impl Node {
             stops_after: None,
             take_over_rest: RulesRest::default(),
             voters_silent: None,
+            followed_epoch: None,
         };
         // Said before the others are asked: of two that would lead, one sees the other.
         node.say(node.standing_of(on_disk, false));
@@ -205,7 +210,7 @@ impl Node {
         self.look(Duration::ZERO);
         let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
         tokio::spawn(observer::look_when_asked(Arc::clone(&hands), sender.clone()));
-        tokio::spawn(synchronous::keep(Arc::clone(&hands)));
+        tokio::spawn(synchronous::keep(Arc::clone(&hands), sender.clone()));
         if let Some(keeper) = &hands.keeper {
             let (mut seen, sender) = (keeper.seen(), sender.clone());
             tokio::spawn(async move {
@@ -280,6 +285,7 @@ impl Node {
             }
             Event::Lead(seen) => self.lead_seen(*seen),
             Event::Asked(asked) => self.asked(asked),
+            Event::Usurps => self.usurps(),
             Event::StopRequested(how) => self.stop_requested(how),
             Event::ReloadRequested => match self.phase {
                 Phase::Serving => {

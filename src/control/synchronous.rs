@@ -1,7 +1,8 @@
 //! Keeps the sync set of a primary: for whom commits wait, and what the record says of it. One step at a
 //! time, in the order that [`sync::next`] gives them; each is harmless if the next never comes.
 
-use crate::cluster::{Lsn, SyncMode};
+use super::node::Event;
+use crate::cluster::{Lsn, Role, SyncMode};
 use crate::execute::Hands;
 use crate::keeper::{Keeper, Seen};
 use crate::lead::{lease, sync};
@@ -14,6 +15,7 @@ use crate::system::wait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -35,8 +37,9 @@ struct Memory {
     moved: BTreeMap<String, (Lsn, Duration)>,
 }
 
-/// As long as there is a node.
-pub(super) async fn keep(hands: Arc<Hands>) {
+/// As long as there is a node. Tells `sender` of a server that takes writes though another node leads:
+/// somebody has promoted it by hand.
+pub(super) async fn keep(hands: Arc<Hands>, sender: mpsc::Sender<Event>) {
     let Some(keeper) = hands.keeper.clone() else { return };
     let every = lease::look_every(hands.settings.herd.lease);
     let mut memory = Memory::default();
@@ -46,8 +49,20 @@ pub(super) async fn keep(hands: Arc<Hands>) {
             () = hands.synchronous_now.notified() => {}
         }
         let consumers = matches!(hands.supervisor.serving(), Some(Listen::Consumer { .. }));
-        if !keeper.now().leads || !consumers {
+        if !consumers {
             memory = Memory::default();
+            continue;
+        }
+        if !keeper.now().leads {
+            let usurps = timeout(ANSWER_AT_MOST, takes_writes(&hands, &mut memory.session)).await;
+            memory = Memory { session: memory.session.take(), ..Memory::default() };
+            // Asked again: the lead may have been taken meanwhile.
+            if usurps == Ok(Some(true))
+                && !keeper.now().leads
+                && sender.send(Event::Usurps).await.is_err()
+            {
+                return;
+            }
             continue;
         }
         for _ in 0..STEPS_MAX {
@@ -66,6 +81,19 @@ pub(super) async fn keep(hands: Arc<Hands>) {
             }
         }
     }
+}
+
+/// What our server says; none where it does not answer.
+async fn takes_writes(hands: &Hands, kept: &mut Option<Session>) -> Option<bool> {
+    if kept.as_ref().is_none_or(Session::is_closed) {
+        let listen = hands.supervisor.serving()?;
+        *kept = Session::open(&hands.settings, &hands.layout, listen, "postgres").await.ok();
+    }
+    let health = kept.as_ref()?.health().await;
+    if health.is_err() {
+        *kept = None;
+    }
+    Some(health.ok()?.role == Role::Primary)
 }
 
 /// Takes the next step. Says whether there was one.

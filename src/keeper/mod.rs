@@ -40,6 +40,8 @@ pub struct Seen {
     pub unreachable: Option<String>,
     /// We lead, and may write.
     pub leads: bool,
+    /// The voters have never been seen to have a majority: there can be no record.
+    pub may_found: bool,
     /// Whoever led has no lease any more, or has released it.
     pub over: bool,
     /// It was handed to this one, whose turn it is.
@@ -77,6 +79,9 @@ pub enum LeadError {
         /// Of our data.
         ours: SystemId,
     },
+    /// Nobody can have led yet, and nobody can be asked.
+    #[error("the voters have never had a majority")]
+    Founds,
     /// The node ends.
     #[error("this node is about to end")]
     Ends,
@@ -117,16 +122,18 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Begins to look.
+    /// Begins to look. `first_read` is of a voter whose etcd has never been part of a majority: what it
+    /// keeps on its disk once it is.
     pub fn start(
         settings: &Settings,
         us: Us,
         client: etcd::Client,
         guard: Option<Arc<Guard>>,
+        first_read: Option<Box<dyn Fn() -> Result<(), String> + Send + Sync>>,
     ) -> Self {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
         let (published, seen) = watch::channel(Seen::default());
-        let task = task::Task::new(settings.clone(), us, client, guard, published);
+        let task = task::Task::new(settings.clone(), us, client, guard, first_read, published);
         tokio::spawn(task.run(received));
         Keeper { orders, seen }
     }
@@ -149,6 +156,7 @@ impl Keeper {
         let waited = tokio::time::timeout(at_most, seen.wait_for(read)).await;
         let seen = match waited {
             Ok(Ok(seen)) => seen.clone(),
+            Ok(Err(_)) | Err(_) if self.now().may_found => return Lead::Free,
             Ok(Err(_)) | Err(_) => {
                 let why = self.now().unreachable;
                 let why = why.unwrap_or_else(|| "they have not answered yet".to_owned());

@@ -3,7 +3,7 @@
 use super::agree;
 use super::flight::{self, Keys, Landed, Read, Wrote};
 use super::{Claim, LeadError, Order, Seen};
-use crate::cluster::{Address, Role};
+use crate::cluster::{Address, Role, SystemId, Timeline};
 use crate::etcd::{self, Expected};
 use crate::lead::{self, Answer, Change, Desired, Hold, Record, Us, View, lease};
 use crate::settings::Settings;
@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
+/// Notes that the voters had a majority.
+pub(super) type FirstRead = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 type Reply = oneshot::Sender<Result<(), LeadError>>;
 /// What all said who were asked at that instant.
 type Asked = (Duration, Result<(), Vec<String>>);
@@ -44,6 +46,11 @@ pub(super) struct Task {
     reply: Option<Reply>,
     /// The taking that is under way, or whose answer was lost.
     taking: Option<(Record, Duration)>,
+    /// The voters have never been seen to have a majority, so there can be no record: whoever makes
+    /// the cluster leads it until there is one. What is to be kept on the disk when they are.
+    first_read: Option<FirstRead>,
+    /// It does so, with this cluster on this timeline.
+    founds: Option<(SystemId, Timeline)>,
     /// A change of ours has no answer: the record is read before the next.
     read_first: bool,
     looked_at: Duration,
@@ -57,6 +64,7 @@ impl Task {
         us: Us,
         client: etcd::Client,
         guard: Option<Arc<Guard>>,
+        first_read: Option<FirstRead>,
         published: watch::Sender<Seen>,
     ) -> Self {
         Task {
@@ -75,6 +83,8 @@ impl Task {
             claim: None,
             reply: None,
             taking: None,
+            first_read,
+            founds: None,
             read_first: false,
             looked_at: Duration::ZERO,
             flight: None,
@@ -247,6 +257,14 @@ impl Task {
         let allowed = self.may_take(now, &claim);
         let record = match allowed {
             Ok(record) => record,
+            Err(LeadError::Founds) => {
+                info!(
+                    "the voters have never had a majority yet: this node leads without them \
+                     until they do"
+                );
+                self.founds = Some((claim.system, claim.timeline));
+                return answer(Some(reply), Ok(()));
+            }
             Err(why) => return answer(Some(reply), Err(why)),
         };
         let expected = match self.view.tries() {
@@ -265,6 +283,7 @@ impl Task {
         let Claim { candidate, system, timeline, role, rivals, ask } = claim;
         let Some(record) = self.view.record() else {
             return match (self.view.read_at, role) {
+                (None, Role::Primary) if self.first_read.is_some() => Err(LeadError::Founds),
                 (None, _) => Err(LeadError::Silent(self.why_silent())),
                 (Some(_), Role::Primary) => Ok(Record::found(&self.us, *system, *timeline)),
                 (Some(_), Role::Standby) => Err(LeadError::Why(lead::Why::NoRecord)),
@@ -308,6 +327,16 @@ impl Task {
     }
 
     fn read(&mut self, now: Duration, read: Read) {
+        // Before anything is written: whoever starts after that must not found another cluster.
+        if let Some(note) = &self.first_read
+            && let Err(error) = note()
+        {
+            return self.silent(error);
+        }
+        self.first_read = None;
+        if let Some((system, timeline)) = self.founds {
+            return self.founded(now, read, system, timeline);
+        }
         let Some((revision, record)) = read else {
             if self.hold.is_some() {
                 return self.lose(now, "the record of who leads is gone");
@@ -327,6 +356,32 @@ impl Task {
             let _ = self.holds(now, Hold::begun(ours, revision, sent));
         }
         self.view.saw(now, revision, record);
+    }
+
+    /// The voters have a majority for the first time while this node leads without them.
+    fn founded(&mut self, now: Duration, read: Read, system: SystemId, timeline: Timeline) {
+        match read {
+            None => {
+                self.view.saw_nothing(now);
+                let record = Record::found(&self.us, system, timeline);
+                self.taking = Some((record.clone(), now));
+                let (client, keys, within) =
+                    (self.client.clone(), self.keys.clone(), self.within());
+                let wrote = flight::write(client, keys, Expected::Absent, record, within);
+                self.flight = Some(wrote.map(Landed::Took).boxed());
+            }
+            Some((revision, record)) => {
+                self.founds = None;
+                if let Some((ours, sent)) = self.taking.take_if(|(ours, _)| *ours == record) {
+                    // Its answer was lost. Late or not, it is ours.
+                    let _ = self.holds(now, Hold::begun(ours, revision, sent));
+                    self.view.saw(now, revision, record);
+                } else {
+                    self.view.saw(now, revision, record);
+                    self.lose(now, "the voters know of a cluster that was made before this one");
+                }
+            }
+        }
     }
 
     fn tried(&mut self, now: Duration, wrote: Wrote) {
@@ -371,6 +426,7 @@ impl Task {
         match wrote {
             Wrote::Done(revision) => {
                 let Some((record, sent)) = self.taking.take() else { return };
+                self.founds = None;
                 self.view.saw(now, revision, record.clone());
                 let said = self.holds(now, Hold::begun(record, revision, sent));
                 answer(self.reply.take(), said);
@@ -425,6 +481,7 @@ impl Task {
     fn lose(&mut self, now: Duration, why: &str) {
         warn!("this node does not lead any more: {why}");
         self.hold = None;
+        self.founds = None;
         if let Some(guard) = &self.guard
             && let Err(error) = guard.may_write_until(now, lease::renew_every(self.us.lease))
         {
@@ -488,7 +545,9 @@ impl Task {
         let seen = Seen {
             record,
             read: self.view.read_at.is_some(),
-            leads: self.hold.as_ref().is_some_and(|hold| hold.may_write(now)),
+            leads: self.founds.is_some()
+                || self.hold.as_ref().is_some_and(|hold| hold.may_write(now)),
+            may_found: self.first_read.is_some(),
             over: self.hold.is_none() && self.view.is_over(now),
             handed_to: self.handed_to(now),
             ..self.seen.clone()

@@ -117,7 +117,8 @@ pub enum Wait {
     },
     /// More than half of the voters do not answer.
     #[error(
-        "the cluster's record of who leads cannot be read ({why}): waits for the voters; nobody          takes writes without them"
+        "the cluster's record of who leads cannot be read ({why}): waits for the voters; nobody \
+         takes writes without them"
     )]
     Voters {
         /// In words.
@@ -125,7 +126,10 @@ pub enum Wait {
     },
     /// Another one holds the lead, and does not serve yet, or any more.
     #[error(
-        "{holder} ({address}) leads by the cluster's record, on timeline {timeline}, and does not          answer as the primary: waits until it serves, or another one leads, and joins it (if it          is gone for good, and no slave may lead without it: pgherd failover --to NODE          --allow-data-loss)"
+        "{holder} ({address}) leads by the cluster's record, on timeline {timeline}, and does \
+         not answer as the primary: waits until it serves, or another one leads, and joins it (if \
+         it is gone for good, and no slave may lead without it: pgherd failover --to NODE \
+         --allow-data-loss)"
     )]
     LeadElsewhere {
         /// The node's name.

@@ -74,6 +74,32 @@ impl Node {
         if seen.handed_to.is_none() && seen.record.is_some() && !seen.over {
             self.wants_nothing_more();
         }
+        self.follow_the_new_leader(&seen);
+    }
+
+    /// At once, where the next look at everybody would wait for whoever is gone.
+    fn follow_the_new_leader(&mut self, seen: &Seen) {
+        let Some(record) = &seen.record else { return };
+        let leads = record.promoting.is_none() && record.released.is_none() && !seen.over;
+        if !leads || self.followed_epoch == Some(record.epoch) {
+            return;
+        }
+        let before = self.followed_epoch.replace(record.epoch);
+        let is_other = record.holder != self.hands.settings.repmgr.node_name;
+        if before.is_some() && is_other && self.made == Role::Standby {
+            match &self.phase {
+                Phase::Serving if self.hands.supervisor.serving().is_some() => {
+                    info!("{} leads now (epoch {}): follows it", record.holder, record.epoch);
+                    self.begin(Scenario::Follow { replaces: false });
+                }
+                // The rules see to it.
+                Phase::Serving
+                | Phase::Planned(..)
+                | Phase::Looking(_)
+                | Phase::BackingOff
+                | Phase::Stopping => self.hands.look_around.notify_one(),
+            }
+        }
     }
 
     /// Worth a try: the rules themselves are asked when the lead is taken.
@@ -128,6 +154,28 @@ impl Node {
             return; // It gave it away.
         }
         error!("this node must not take writes any more: postgres is stopped at once");
+        self.hands.supervisor.signal_postgres(Shutdown::Immediate);
+        if let Phase::Planned(_, task) = &self.phase {
+            task.abort();
+        }
+        self.fenced();
+    }
+
+    /// Nothing promotes but the node itself, as the record allows. Somebody else did.
+    pub(super) fn usurps(&mut self) {
+        let leads = self.hands.keeper.as_ref().is_none_or(|keeper| keeper.now().leads);
+        let at_work = match &self.phase {
+            Phase::Planned(scenario, _) => matches!(scenario, Scenario::TakeOver),
+            Phase::Stopping => true,
+            Phase::Serving | Phase::Looking(_) | Phase::BackingOff => false,
+        };
+        if leads || at_work {
+            return;
+        }
+        error!(
+            "postgres was promoted by hand, and this node does not lead by the cluster's record: it is \
+             stopped at once (to have another node lead: pgherd switchover, or pgherd failover)"
+        );
         self.hands.supervisor.signal_postgres(Shutdown::Immediate);
         if let Phase::Planned(_, task) = &self.phase {
             task.abort();

@@ -18,7 +18,15 @@ const UNANSWERED_MAX: u32 = 3;
 
 impl Node {
     pub(super) fn observed(&mut self, seen: Result<Box<Seen>, SqlError>) {
-        let Phase::Serving = self.phase else { return }; // Of a server that is no more.
+        let serves = match &self.phase {
+            Phase::Serving => true,
+            // It is shown; the rules wait until the plan is done.
+            Phase::Planned(scenario, _) => super::serves_meanwhile(scenario),
+            Phase::Looking(_) | Phase::BackingOff | Phase::Stopping => false,
+        };
+        if !serves {
+            return; // Of a server that is no more.
+        }
         match seen {
             Ok(seen) => self.answered(&seen),
             Err(failed) => {
@@ -62,7 +70,9 @@ impl Node {
         }
         self.disagreement = self.disagreement(&seen.sightings);
         self.gather_warnings();
-        if let Some((health, records)) = &seen.local {
+        if let Some((health, records)) = &seen.local
+            && let Phase::Serving = self.phase
+        {
             self.follow_the_rules(seen, health, records);
         }
     }
