@@ -239,6 +239,7 @@ struct Session {
     node: usize,
     password: String,
     addresses: Addresses,
+    lasts: Duration,
     open: Option<(Client, Instant, String)>,
 }
 
@@ -251,7 +252,7 @@ impl Session {
     async fn run(&mut self, statement: &str) -> Option<Result<String, bool>> {
         let address = self.address();
         let stale = |(_, since, at): &(Client, Instant, String)| {
-            since.elapsed() > SESSION_AT_MOST || Some(at) != address.as_ref()
+            since.elapsed() > self.lasts || Some(at) != address.as_ref()
         };
         if self.open.as_ref().is_some_and(stale) {
             self.open = None;
@@ -301,17 +302,18 @@ async fn probe(
     enough: Arc<AtomicBool>,
     counter: Arc<AtomicU32>,
 ) -> Vec<Write> {
-    let session = |node| Session {
+    let session = |node, lasts| Session {
         node,
+        lasts,
         password: password.clone(),
         addresses: Arc::clone(&addresses),
         open: None,
     };
     let mut tasks = tokio::task::JoinSet::new();
     for (node, name) in names.iter().cloned().enumerate() {
-        tasks.spawn(try_one(session(node), name, Arc::clone(&enough)));
+        tasks.spawn(try_one(session(node, SESSION_AT_MOST), name, Arc::clone(&enough)));
     }
-    let all = (0..names.len()).map(session).collect();
+    let all = (0..names.len()).map(|node| session(node, Duration::MAX)).collect();
     tasks.spawn(write_rows(all, names, enough, counter));
     tasks.join_all().await.into_iter().flatten().collect()
 }
