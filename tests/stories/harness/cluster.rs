@@ -163,12 +163,18 @@ impl Cluster {
 
     /// The plug is pulled on all of them.
     pub fn kill_all(&self) {
-        (1..=self.nodes.len()).for_each(|id| self.publish(id, false));
-        let kill = ["kill"].into_iter().chain(self.nodes.iter().map(Node::name));
-        docker(kill).ok();
-        self.nodes.iter().for_each(|node| {
-            node.await_end();
-        });
+        let all: Vec<_> = (1..=self.nodes.len()).collect();
+        self.kill_at_the_same_time(&all);
+    }
+
+    /// The plug is pulled on these.
+    pub fn kill_at_the_same_time(&self, which: &[usize]) {
+        which.iter().for_each(|id| self.publish(*id, false));
+        let names = which.iter().map(|id| self.node(*id).name());
+        docker(["kill"].into_iter().chain(names)).ok();
+        for id in which {
+            self.node(*id).await_end();
+        }
     }
 
     /// A new container in the old one's place, on its volume, made with something else and not
