@@ -158,6 +158,11 @@ impl Layout {
         self.state_dir.join("rewinding")
     }
 
+    /// What happened to this node, a line each.
+    pub fn events(&self) -> PathBuf {
+        self.state_dir.join("events.jsonl")
+    }
+
     /// Whom this node has last known as members of its cluster.
     pub fn members(&self) -> PathBuf {
         self.state_dir.join("members.json")

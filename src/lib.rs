@@ -8,6 +8,7 @@ pub mod cron;
 pub mod etcd;
 pub mod execute;
 pub mod http;
+pub mod journal;
 pub mod keeper;
 pub mod layout;
 pub mod lead;

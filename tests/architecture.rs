@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 const FACTS: &[&str] = &["cluster", "settings", "service", "layout", "lead", "scenario"];
 const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron", "etcd"];
-const HANDS: &[&str] = &["supervisor", "keeper", "members", "execute", "observe", "voter"];
+const HANDS: &[&str] =
+    &["supervisor", "keeper", "members", "execute", "observe", "voter", "journal"];
 
 /// A module of the crate, or one file of it where that differs, and what it may use.
 /// The lowest layer stands first.
@@ -29,9 +30,10 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("etcd",           &[&["cluster", "settings", "service", "layout", "system"]]),
     // Hands.
     ("supervisor",     &[&["service", "system"]]),
+    ("journal",        &[&["system"]]),
     ("members",        &[FACTS, TOOLS, &["system"]]),
     ("keeper",         &[FACTS, &["etcd", "system"]]),
-    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members", "keeper"]]),
+    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members", "journal", "keeper"]]),
     ("observe",        &[FACTS, TOOLS, &["system", "execute", "members"]]),
     ("voter",          &[FACTS, TOOLS, &["system", "members", "execute", "keeper"]]),
     // The running node.
@@ -40,11 +42,11 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("pid1",           &[&["system"]]),
     // Faces. Two commands do more than show: `node` puts the node together, and `barman` is
     // what cron's jobs call.
-    ("http",           &[&["cluster", "settings", "scenario", "control"]]),
+    ("http",           &[&["cluster", "settings", "scenario", "control", "journal"]]),
     ("http/archive.rs", &[&["settings", "system", "barman"]]),
     ("http/token.rs",  &[&["settings", "system"]]),
     ("http/wishes.rs", &[&["cluster", "settings", "keeper", "control"]]),
-    ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman"]]),
+    ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman", "journal"]]),
     ("cli/log.rs",     &[&["settings", "system"]]),
     ("cli/run.rs",     &[&["settings", "system", "pid1"]]),
     ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "barman", "etcd", "control", "http"]]),

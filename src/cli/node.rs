@@ -1,4 +1,4 @@
-//! `pgherd node`: the node half, from the environment to the exit status.
+//! `pgherd node-half`: the node half, from the environment to the exit status.
 
 use super::{bad_settings, failed, log, read_settings, run::format, runtime, say, status};
 use crate::barman;
@@ -7,6 +7,7 @@ use crate::control::{EVENTS_MAX, Event, Node};
 use crate::etcd;
 use crate::execute::Hands;
 use crate::http;
+use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::layout::Layout;
 use crate::lead::Us;
@@ -123,6 +124,7 @@ async fn start(
         NodeKind::Backup => &barman,
     };
     let owned = voter.clone().map(|voter| (voter, owner.clone()));
+    let journal = Journal::open(&settings.repmgr.node_name, layout.events(), owner);
     let keeper = keeper(&settings, &address, &instance, guard.clone(), owned)?;
     let hands = Arc::new(Hands {
         settings,
@@ -130,6 +132,7 @@ async fn start(
         address,
         id: id.map_or_else(OnceLock::new, OnceLock::from),
         instance,
+        journal,
         keeper,
         voter,
         guard,
@@ -153,11 +156,12 @@ async fn start(
     let archived = http::Archived::of(&hands.settings, &hands.barman);
     let wishes = http::Wishes::new(&hands.settings, hands.keeper.clone(), sender.clone());
     let hands_of_the_voter = Arc::clone(&hands);
+    let journal = hands.journal.clone();
     let channel = (sender, events);
     let (node, snapshots) = Node::new(hands, bearings, &on_disk, ended_receiver, channel);
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
     tokio::spawn(voter::run(hands_of_the_voter));
-    tokio::spawn(http::serve(listener, snapshots, archived, wishes));
+    tokio::spawn(http::serve(listener, snapshots, archived, wishes, Some(journal)));
     Ok(node.run().await)
 }
 

@@ -2,8 +2,12 @@
 
 mod ended;
 mod lead;
+mod noted;
+mod rest;
 mod seen;
+mod standing;
 mod stop;
+mod wishes;
 
 pub use lead::{Asked, Granted, Wish};
 
@@ -12,7 +16,7 @@ use super::node_role::NodeRole;
 use super::observer::{self, Seen};
 use super::snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
 use super::synchronous;
-use crate::cluster::{NodeState, Report, Role, Standing};
+use crate::cluster::{NodeState, Role, Standing};
 use crate::execute::{Hands, PlanError, Progress};
 use crate::members::Memory;
 use crate::observe::{self, Asking, Bearings, Ports};
@@ -21,7 +25,6 @@ use crate::scenario::{
     self, Activity, DataDirectory, Decision, Lead, Plan, Scenario, Situation, Wait,
 };
 use crate::service::{Listen, RestartBudget, Shutdown};
-use crate::settings::NodeKind;
 use crate::supervisor::PostgresEnded;
 use crate::system::error::chain;
 use crate::system::wait;
@@ -31,6 +34,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
+
+use rest::RulesRest;
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -117,6 +122,8 @@ pub struct Node {
     voters_silent: Option<String>,
     /// The last taking of the lead that this node has followed, or brought about.
     followed_epoch: Option<u64>,
+    /// As it was seen last.
+    record: Option<crate::lead::Record>,
 }
 
 /// What the node is doing.
@@ -132,27 +139,6 @@ enum Phase {
     BackingOff,
     /// Ending.
     Stopping,
-}
-
-/// How long the rules rest after one fired in vain: ever longer.
-#[derive(Debug, Default)]
-struct RulesRest {
-    until: Option<Instant>,
-    times: u32,
-}
-
-impl RulesRest {
-    const MAX: Duration = Duration::from_secs(60);
-
-    fn begin(&mut self) {
-        let pause = Duration::from_secs(1 << self.times.min(6)).min(Self::MAX);
-        self.times += 1;
-        self.until = Some(Instant::now() + pause);
-    }
-
-    fn is_over(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() >= until)
-    }
 }
 
 impl Node {
@@ -196,6 +182,7 @@ impl Node {
             take_over_rest: RulesRest::default(),
             voters_silent: None,
             followed_epoch: None,
+            record: None,
         };
         // Said before the others are asked: of two that would lead, one sees the other.
         node.say(node.standing_of(on_disk, false));
@@ -207,6 +194,7 @@ impl Node {
     /// Finds out what is to be done and does it, then serves until something says stop. Returns
     /// the container's exit status.
     pub async fn run(mut self) -> u8 {
+        self.note("started", None, concat!("pgherd ", env!("CARGO_PKG_VERSION"), " starts"));
         self.look(Duration::ZERO);
         let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
         tokio::spawn(observer::look_when_asked(Arc::clone(&hands), sender.clone()));
@@ -246,6 +234,8 @@ impl Node {
             Event::PostgresEnded(PostgresEnded { status }) => match self.phase {
                 Phase::Serving => {
                     warn!("postgres ended with {status}, unasked");
+                    let why = status.to_string();
+                    self.note("postgres.ended", Some(&why), "postgres ended, unasked");
                     let lost = self.hands.keeper.as_ref().is_some_and(|one| !one.now().leads);
                     if self.made == Role::Primary && lost {
                         return self.fenced();
@@ -281,20 +271,14 @@ impl Node {
             }
             Event::LeadAlone => {
                 warn!("a person says that whoever is silent is gone");
+                self.note("asked", None, "a person says that whoever is silent is gone");
                 self.leads_alone = true;
             }
             Event::Lead(seen) => self.lead_seen(*seen),
             Event::Asked(asked) => self.asked(asked),
             Event::Usurps => self.usurps(),
             Event::StopRequested(how) => self.stop_requested(how),
-            Event::ReloadRequested => match self.phase {
-                Phase::Serving => {
-                    info!("reloading the configuration of postgres and repmgrd");
-                    self.hands.supervisor.reload();
-                }
-                // A start reads everything anyway.
-                Phase::Looking(_) | Phase::Planned(..) | Phase::BackingOff | Phase::Stopping => {}
-            },
+            Event::ReloadRequested => drop(self.reload()),
             Event::Stopped(_) => unreachable!("`run` ends on it"),
         }
     }
@@ -396,6 +380,7 @@ impl Node {
             self.row().state = NodeState::Starting;
         }
         self.row().scenario = Some(RunningScenario::begun(plan.scenario.title()));
+        self.note("scenario.begun", None, plan.scenario.title());
         let carried_out = carry_out(Arc::clone(&self.hands), plan, self.sender.clone());
         self.phase = Phase::Planned(scenario, tokio::spawn(carried_out));
     }
@@ -439,56 +424,6 @@ impl Node {
         if let Some(Standing::Serving { role, timeline, lsn }) = standing {
             self.say(Standing::AtRest { role, timeline, lsn });
         }
-    }
-
-    /// What the node says of itself before it serves.
-    fn standing_of(&self, on_disk: &DataDirectory, gives_way: bool) -> Standing {
-        if self.hands.settings.herd.kind != NodeKind::Data {
-            return Standing::NoData;
-        }
-        let first_role = self.hands.settings.repmgr.first_role;
-        match on_disk {
-            DataDirectory::Cluster(scenario::Cluster { role, control, .. }) => match control {
-                Some(control) => {
-                    Standing::AtRest { role: *role, timeline: control.timeline, lsn: control.lsn }
-                }
-                None => Standing::Preparing { role: *role },
-            },
-            DataDirectory::Empty
-            | DataDirectory::Unfinished
-            | DataDirectory::OtherMajor { .. }
-            | DataDirectory::Broken { .. }
-            | DataDirectory::Unreadable { .. }
-            | DataDirectory::Foreign { .. } => Standing::Empty { first_role, gives_way },
-        }
-    }
-
-    /// Tells the others what this node is.
-    fn say(&mut self, standing: Standing) {
-        let Hands { settings, address, id, instance, voter, .. } = &*self.hands;
-        let before = self.snapshot.report.take();
-        let (newest, given_up, members) = match &before {
-            Some(before) => (before.newest, before.given_up, before.members.clone()),
-            // What a node has heard of outlives it, for those who ask it while it starts.
-            None => {
-                let memory = Memory::read(&self.hands.layout);
-                (memory.newest, memory.given_up, memory.addresses())
-            }
-        };
-        self.snapshot.report = Some(Report {
-            cluster: settings.herd.cluster.clone(),
-            name: settings.repmgr.node_name.clone(),
-            id: id.get().copied().filter(|_| settings.herd.kind == NodeKind::Data),
-            address: address.clone(),
-            system: before.as_ref().and_then(|before| before.system),
-            standing,
-            state: self.snapshot.nodes[0].state,
-            newest,
-            given_up,
-            members,
-            instance: instance.clone(),
-            new_voter: voter.as_ref().map(|voter| voter.is_new()),
-        });
     }
 
     fn row(&mut self) -> &mut NodeStatus {

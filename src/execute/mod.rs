@@ -14,6 +14,7 @@ use crate::barman;
 use crate::cluster::{Address, NodeId};
 use crate::cron;
 use crate::etcd;
+use crate::journal::Journal;
 use crate::keeper::{Keeper, LeadError};
 use crate::layout::Layout;
 use crate::lead::Rival;
@@ -72,6 +73,8 @@ pub struct Hands {
     pub output: OutputHandle,
     /// The node's processes.
     pub supervisor: Arc<Supervisor>,
+    /// What happened to this node.
+    pub journal: Journal,
     /// Who leads, by the record that the voters keep. None: nobody keeps one.
     pub keeper: Option<Keeper>,
     /// This node's vote, if it has one.

@@ -37,6 +37,9 @@ pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {
         .route("/member", get(member))
         .route("/failover", post(failover))
         .route("/switchover", post(switchover))
+        .route("/restart", post(restart))
+        .route("/reload", post(reload))
+        .route("/reinitialize", post(reinitialize))
         .route("/pause", put(pause))
         .route("/maintenance", put(maintenance))
         .route("/lease/agree", post(agree))
@@ -101,8 +104,8 @@ async fn look(State((wishes, _)): State<(Wishes, Snapshots)>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-/// The value of `name` in a query; names of nodes need no escapes but for blanks.
-fn value(query: Option<&str>, name: &str) -> Option<String> {
+/// The value of `name` in a query, without its percent signs.
+pub(crate) fn value(query: Option<&str>, name: &str) -> Option<String> {
     let query = query?;
     let value = query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
     Some(unescaped(value)).filter(|value| !value.is_empty())
@@ -129,8 +132,33 @@ async fn switchover(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let wish = Wish::Switchover { to: value(query.as_deref(), "to") };
+    let dry_run = value(query.as_deref(), "dry_run").is_some();
+    let wish = Wish::Switchover { to: value(query.as_deref(), "to"), dry_run };
     wishes.ask(&connection, &headers, wish).await
+}
+
+async fn restart(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Restart).await
+}
+
+async fn reload(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Reload).await
+}
+
+async fn reinitialize(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Reinitialize).await
 }
 
 async fn pause(
@@ -204,6 +232,12 @@ async fn failover(
     if !waits {
         let reason = "this node does not wait to lead again; to give the lead to a standby: \
                       docker exec -u postgres NODE repmgr standby promote";
+        return said(StatusCode::CONFLICT, reason);
+    }
+    if !allow_data_loss {
+        let reason = "whoever does not answer may have newer data, or lead where this node cannot see \
+                      it: what it has and this node has not is lost then. If you are sure: \
+                      --allow-data-loss";
         return said(StatusCode::CONFLICT, reason);
     }
     match wishes.sender.send(Event::LeadAlone).await {

@@ -24,6 +24,10 @@ impl Node {
         };
         self.row().scenario = None;
         self.row().waits_for = None;
+        match &ended {
+            Ok(_) => self.note("scenario.ended", None, scenario.title()),
+            Err(failed) => self.note("scenario.failed", Some(&chain(failed)), scenario.title()),
+        }
         let serves = self.hands.supervisor.listening().is_some();
         match ended {
             Ok(_) if scenario == Scenario::BackupNodeStart => self.keeps_backups(),
@@ -48,7 +52,11 @@ impl Node {
     }
 
     fn plan_failed(&mut self, scenario: &Scenario, failed: &PlanError) {
-        say(failed);
+        if self.stops_after.is_some() {
+            info!("the lead is not handed over: {}", chain(&failed.source));
+        } else {
+            say(failed);
+        }
         if let Some(instead) = instead_of(scenario, failed) {
             return self.begin(instead);
         }
@@ -127,6 +135,7 @@ impl Node {
 
     /// It joins whoever leads now, unless the container is to stop.
     fn handed_over(&mut self) {
+        self.note("handed-over", None, "another node leads now, or is about to");
         self.hands.prefer(None);
         self.made = Role::Standby;
         self.serves_no_more();
@@ -203,7 +212,9 @@ impl Node {
         row.role = Some(role.into());
         if !told {
             let what = if role == Role::Primary { "reads and writes" } else { "reads" };
-            info!("{} takes {what} at {}", row.name, row.address);
+            let takes = format!("{} takes {what} at {}", row.name, row.address);
+            info!("{takes}");
+            self.note("serves", None, takes);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::lead::{Candidate, Rival};
 use crate::scenario::Scenario;
 use crate::service::{Listen, Shutdown};
 use crate::settings::Failover;
+use std::fmt;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
@@ -20,6 +21,8 @@ pub enum Wish {
     Switchover {
         /// The node's name.
         to: Option<String>,
+        /// What would happen is said, and nothing is done.
+        dry_run: bool,
     },
     /// This standby is to lead, because nobody does.
     Failover {
@@ -35,6 +38,30 @@ pub enum Wish {
         /// It begins.
         on: bool,
     },
+    /// Postgres stops and starts.
+    Restart,
+    /// Postgres reads its configuration.
+    Reload,
+    /// What this standby has is thrown away for a new clone.
+    Reinitialize,
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wish::Switchover { to: Some(to), .. } => write!(f, "switchover to {to}"),
+            Wish::Switchover { to: None, .. } => f.write_str("switchover"),
+            Wish::Failover { allow_data_loss: true } => f.write_str("failover, whatever is lost"),
+            Wish::Failover { allow_data_loss: false } => f.write_str("failover"),
+            Wish::Pause(true) => f.write_str("pause"),
+            Wish::Pause(false) => f.write_str("resume"),
+            Wish::Maintenance { node, on: true } => write!(f, "maintenance of {node}"),
+            Wish::Maintenance { node, on: false } => write!(f, "no maintenance of {node}"),
+            Wish::Restart => f.write_str("restart"),
+            Wish::Reload => f.write_str("reload"),
+            Wish::Reinitialize => f.write_str("a new clone"),
+        }
+    }
 }
 
 /// What becomes of it: what is done now, or why not and what would make it possible.
@@ -59,10 +86,8 @@ impl Node {
             .unreachable
             .as_ref()
             .map(|why| format!("the voters do not answer, so nobody is promoted: {why}"));
-        let sync = seen.record.as_ref().map(|record| record.sync.clone()).unwrap_or_default();
-        for row in &mut self.snapshot.nodes {
-            row.sync = sync.contains(&row.name);
-        }
+        self.note_lead(&seen);
+        self.mark_rows(&seen);
         self.gather_warnings();
         let had_it = std::mem::replace(&mut self.leads, seen.leads);
         if had_it && !seen.leads && self.made == Role::Primary {
@@ -99,6 +124,16 @@ impl Node {
                 | Phase::BackingOff
                 | Phase::Stopping => self.hands.look_around.notify_one(),
             }
+        }
+    }
+
+    /// What the record and people's wishes say of each node.
+    pub(super) fn mark_rows(&mut self, seen: &Seen) {
+        let voters = &self.hands.settings.herd.voters;
+        for row in &mut self.snapshot.nodes {
+            row.sync = seen.record.as_ref().is_some_and(|record| record.sync.contains(&row.name));
+            row.maintenance = seen.desired.maintenance.contains(&row.name);
+            row.votes = voters.iter().any(|voter| voter.host == row.address.host);
         }
     }
 
@@ -154,6 +189,7 @@ impl Node {
             return; // It gave it away.
         }
         error!("this node must not take writes any more: postgres is stopped at once");
+        self.note("lead.lost", None, "must not take writes any more: postgres is stopped at once");
         self.hands.supervisor.signal_postgres(Shutdown::Immediate);
         if let Phase::Planned(_, task) = &self.phase {
             task.abort();
@@ -185,6 +221,7 @@ impl Node {
 
     /// Afterwards it looks who leads, and joins.
     pub(super) fn fenced(&mut self) {
+        self.note("lead.fenced", None, "postgres is stopped; then this node looks who leads");
         self.serves_no_more();
         self.snapshot.primary = None;
         self.row().state = crate::cluster::NodeState::Fenced;
@@ -243,12 +280,16 @@ impl Node {
 
     /// Does it, or says why not.
     pub(super) fn asked(&mut self, Asked { wish, reply }: Asked) {
+        let words = wish.to_string();
+        let asks_only = matches!(wish, Wish::Switchover { dry_run: true, .. });
         let granted = match wish {
-            Wish::Switchover { to } => self.switch_over(to),
+            Wish::Switchover { to, dry_run } => self.switch_over(to, dry_run),
             Wish::Failover { allow_data_loss } => self.fail_over(allow_data_loss),
-            Wish::Pause(on) => return self.desire(reply, move |desired| desired.paused = on),
+            Wish::Pause(on) => {
+                return self.desire(reply, words, move |desired| desired.paused = on);
+            }
             Wish::Maintenance { node, on } => {
-                return self.desire(reply, move |desired| {
+                return self.desire(reply, words, move |desired| {
                     if on {
                         desired.maintenance.insert(node.clone());
                     } else {
@@ -256,23 +297,43 @@ impl Node {
                     }
                 });
             }
+            Wish::Restart => self.restart(),
+            Wish::Reload => self.reload(),
+            Wish::Reinitialize => self.reinitialize(),
         };
+        match &granted {
+            _ if asks_only => {}
+            Ok(_) => self.note("asked", None, format!("a person asks for: {words}")),
+            Err(why) => self.note("refused", Some(why), format!("a person asks for: {words}")),
+        }
         let _ = reply.send(granted); // Whoever asked has gone.
     }
 
     fn desire(
         &self,
         reply: oneshot::Sender<Granted>,
+        words: String,
         change: impl Fn(&mut crate::lead::Desired) + Send + 'static,
     ) {
         let Some(keeper) = self.hands.keeper.clone() else {
             let _ = reply.send(Err(self.no_record())); // Whoever asked has gone.
             return;
         };
+        let (journal, epoch) = (self.hands.journal.clone(), self.snapshot.epoch);
+        let seen = keeper.now();
+        if let (Some(why), _) | (None, Some(why)) =
+            (seen.unreachable, (!seen.read).then(|| "they were not asked yet".to_owned()))
+        {
+            let _ = reply.send(Err(format!("the voters do not answer: {why}"))); // It has gone.
+            return;
+        }
         tokio::spawn(async move {
-            let mut desired = keeper.now().desired;
+            let mut desired = seen.desired;
             change(&mut desired);
             let done = keeper.desire(desired).await;
+            if done.is_ok() {
+                journal.note("asked", epoch, None, format!("a person asks for: {words}"));
+            }
             let _ = reply.send(done.map(|()| "done".to_owned()).map_err(|error| error.to_string()));
         });
     }
@@ -284,7 +345,7 @@ impl Node {
             .to_owned()
     }
 
-    fn switch_over(&mut self, to: Option<String>) -> Granted {
+    fn switch_over(&mut self, to: Option<String>, dry_run: bool) -> Granted {
         if self.hands.settings.herd.failover != Failover::Quorum {
             return Err(self.no_record());
         }
@@ -295,9 +356,13 @@ impl Node {
             return Err("this node is doing something else just now: ask again soon".to_owned());
         }
         let to = self.successor(to)?;
+        let name = self.hands.settings.repmgr.node_name.clone();
+        if dry_run {
+            return Ok(format!("{name} would hand over to {to}"));
+        }
         info!("hands over to {to}, as asked");
         self.begin(Scenario::HandOver { to: to.clone() });
-        Ok(format!("{} hands over to {to}", self.hands.settings.repmgr.node_name))
+        Ok(format!("{name} hands over to {to}"))
     }
 
     /// Who can go on: `to`, or the best there is.

@@ -117,6 +117,8 @@ impl Node {
         }
         rows.sort_by(|a, b| (a.id.is_none(), a.id, &a.name).cmp(&(b.id.is_none(), b.id, &b.name)));
         self.snapshot.nodes.extend(rows);
+        let seen = self.hands.keeper.as_ref().map(|keeper| keeper.now()).unwrap_or_default();
+        self.mark_rows(&seen);
     }
 
     /// Two that lead at the same time, ourselves among them, are for a person to see.
@@ -180,6 +182,7 @@ impl Node {
             && self.rules_rest.is_over()
         {
             info!("{}", rule.name);
+            self.note("rule", Some(rule.name), scenario.title());
             self.begin(scenario);
         }
     }

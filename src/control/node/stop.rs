@@ -33,6 +33,7 @@ impl Node {
             Phase::Planned(_, task) | Phase::Looking(task) => task.abort(), // Its tools end with it.
             Phase::Serving | Phase::BackingOff | Phase::Stopping => {}
         }
+        self.note("stopping", None, format!("stops, to end with status {status}"));
         self.row().state = NodeState::Stopped;
         self.row().scenario = None;
         self.snapshot.primary = None;
