@@ -282,6 +282,10 @@ impl Node {
     pub(super) fn asked(&mut self, Asked { wish, reply }: Asked) {
         let words = wish.to_string();
         let asks_only = matches!(wish, Wish::Switchover { dry_run: true, .. });
+        let is_written = matches!(wish, Wish::Pause(_) | Wish::Maintenance { .. });
+        if !asks_only && !is_written {
+            self.note("asked", None, format!("a person asks for: {words}"));
+        }
         let granted = match wish {
             Wish::Switchover { to, dry_run } => self.switch_over(to, dry_run),
             Wish::Failover { allow_data_loss } => self.fail_over(allow_data_loss),
@@ -301,10 +305,8 @@ impl Node {
             Wish::Reload => self.reload(),
             Wish::Reinitialize => self.reinitialize(),
         };
-        match &granted {
-            _ if asks_only => {}
-            Ok(_) => self.note("asked", None, format!("a person asks for: {words}")),
-            Err(why) => self.note("refused", Some(why), format!("a person asks for: {words}")),
+        if let (Err(why), false) = (&granted, asks_only) {
+            self.note("refused", Some(why), words);
         }
         let _ = reply.send(granted); // Whoever asked has gone.
     }
