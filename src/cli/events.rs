@@ -11,13 +11,16 @@ use std::time::Duration;
 /// Somebody watches.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// More than happen on a node between two questions.
+const AT_ONCE_MAX: usize = 100;
+
 /// Prints the last `limit` of all nodes together, and then, if asked to, what else happens.
 pub(super) fn show(entrance: &Entrance, json: bool, follow: bool, limit: usize) -> Result<u8, u8> {
     let seen = entrance.snapshot()?;
     let doors: Vec<Door> = seen.nodes.iter().map(|node| entrance.door(&seen, node)).collect();
     super::block_on(async {
         let mut shown = Shown::default();
-        let first = ask(entrance, &doors, limit, true).await;
+        let first = ask(entrance, &doors, limit.max(1), true).await;
         if first.is_empty() {
             say("no node says what happened: pgherd status shows who answers");
             return Err(status::CANNOT_REACH);
@@ -25,7 +28,7 @@ pub(super) fn show(entrance: &Entrance, json: bool, follow: bool, limit: usize) 
         print(&shown.new(merged(first), limit), json);
         while follow {
             wait::back_off(ASK_EVERY).await;
-            let answers = ask(entrance, &doors, usize::MAX, false).await;
+            let answers = ask(entrance, &doors, AT_ONCE_MAX, false).await;
             print(&shown.new(merged(answers), usize::MAX), json);
         }
         Ok(status::DONE)
