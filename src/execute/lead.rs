@@ -1,10 +1,10 @@
 //! The steps of a node that takes the lead, or hands it over.
 
 use super::{Hands, StepError, Teller};
-use crate::cluster::{Address, Lsn, Role, Standing};
+use crate::cluster::{Address, Lsn, NodeState, Role, Standing};
 use crate::keeper::{Claim, LeadError};
 use crate::lead::{Ask, Candidate, Why, sync};
-use crate::members::{self, AsOf};
+use crate::members;
 use crate::postgres::{self, Session};
 use crate::service::Shutdown;
 use crate::system::download;
@@ -19,6 +19,8 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(250);
 const SYNCHRONOUS_WITHIN: Duration = Duration::from_secs(30);
 /// What the shutdown sent is replayed at once.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(10);
+/// So many questions without an answer, and it is gone.
+const UNANSWERED_MAX: u32 = 2;
 /// A word to a node in the same network.
 const WORD_AT_MOST: Duration = Duration::from_millis(500);
 
@@ -56,7 +58,13 @@ impl Hands {
             let health = session.health().await?;
             let received = session.received().await?;
             session.close().await;
-            (health.timeline, received.or(health.lsn).unwrap_or(control.lsn))
+            let timeline = match role {
+                Role::Primary => health.timeline,
+                Role::Standby => {
+                    postgres::newest_received(&layout.pgdata, account).max(health.timeline)
+                }
+            };
+            (timeline, received.or(health.lsn).unwrap_or(control.lsn))
         } else {
             let timeline = match role {
                 Role::Primary => postgres::newest_history(&layout.pgdata, account),
@@ -160,6 +168,7 @@ impl Hands {
     /// The record names `to`: nothing is acknowledged any more that is not on it.
     pub(super) async fn await_synchronous(&self, to: &str) -> Result<(), StepError> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
+        self.refuse_one_that_leaves(to).await?;
         if self.settings.herd.synchronous == crate::cluster::SyncMode::Off {
             return Ok(()); // It is seen after the shutdown that it has everything.
         }
@@ -181,23 +190,38 @@ impl Hands {
         let Some(address) = self.address_of(to) else {
             return Err(StepError::NotSynchronous { to: to.to_owned() });
         };
-        let asked = [(address, true)];
         let began = Instant::now();
-        while began.elapsed() < RECEIVED_WITHIN {
-            let sightings =
-                members::ask(&self.settings, &asked, &self.address, &self.instance, AsOf::Now)
-                    .await;
-            let has_all = sightings.iter().filter_map(|one| one.report()).any(|report| {
-                report.name == to
-                    && matches!(report.standing,
-                        Standing::Serving { role: Role::Standby, lsn, .. } if lsn >= end)
-            });
-            if has_all {
+        let mut unanswered = 0;
+        while began.elapsed() < RECEIVED_WITHIN && unanswered < UNANSWERED_MAX {
+            let said = members::ask_soon(&self.settings, &address, WORD_AT_MOST).await;
+            let Some(report) = said else {
+                unanswered += 1;
+                continue;
+            };
+            if report.name != to || report.state == NodeState::Stopped {
+                break;
+            }
+            if let Standing::Serving { role: Role::Standby, lsn, .. } = report.standing
+                && lsn >= end
+            {
                 return Ok(());
             }
-            wait::back_off(Duration::from_millis(20)).await;
+            wait::back_off(Duration::from_millis(10)).await;
         }
         Err(StepError::NotSynchronous { to: to.to_owned() })
+    }
+
+    /// It serves, and is not about to stop: asked now, for what was seen last may be seconds old.
+    async fn refuse_one_that_leaves(&self, to: &str) -> Result<(), StepError> {
+        let address = self.address_of(to);
+        let said = match &address {
+            Some(address) => members::ask_soon(&self.settings, address, WORD_AT_MOST).await,
+            None => None,
+        };
+        match said {
+            Some(report) if report.name == to && report.state != NodeState::Stopped => Ok(()),
+            Some(_) | None => Err(StepError::NotSynchronous { to: to.to_owned() }),
+        }
     }
 
     /// Where the shutdown's checkpoint begins: nothing but it was written after.

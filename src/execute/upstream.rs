@@ -118,7 +118,8 @@ impl Hands {
                 ));
             }
             // It was replaced, and does not know it yet: what it has not is not to be taken back.
-            if timeline < newest {
+            // Where a record is kept, that one is right, and what this node has beyond it is nobody's.
+            if timeline < newest && self.leader_by_the_record().as_ref() != Some(address) {
                 return Err(format!(
                     "{address} leads on timeline {timeline}, and this node has newer data \
                      (timeline {newest})"

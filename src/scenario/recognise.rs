@@ -176,6 +176,9 @@ fn restart_of_a_primary(
         return Ok(begin);
     };
     let ours = control.timeline;
+    if let Some(wait_or_rejoin) = as_the_record_says(settings, situation, ours) {
+        return Ok(wait_or_rejoin.unwrap_or(begin));
+    }
     match situation.leader() {
         Err(two) => return Ok(Decision::Wait(two)),
         Ok(Some((_, timeline))) if timeline > ours => {
@@ -200,27 +203,47 @@ fn restart_of_a_primary(
     if let Some(wait) = newer_data(situation, ours).or_else(|| same_timeline(situation, control)) {
         return Ok(Decision::Wait(wait));
     }
-    let wait = by_the_record(settings, situation, ours);
-    if situation.ourselves.leads_alone && !matches!(wait, Some(Wait::Voters { .. })) {
+    if situation.ourselves.leads_alone {
         return Ok(begin);
     }
-    Ok(wait.map_or(begin, Decision::Wait))
+    Ok(without_a_majority(situation).map_or(begin, Decision::Wait))
 }
 
-/// What keeps a former primary on timeline `ours` from leading again, when nobody who answers does.
-fn by_the_record(settings: &Settings, situation: &Situation, ours: Timeline) -> Option<Wait> {
+/// What follows for a former primary on timeline `ours` from the record of who leads, if there is one;
+/// `Some(None)`: it leads again. Nobody leads but by the record, so hearsay of a newer timeline, or a
+/// server that somebody has promoted by hand, is not asked.
+fn as_the_record_says(
+    settings: &Settings,
+    situation: &Situation,
+    ours: Timeline,
+) -> Option<Option<Decision>> {
+    let wait = |wait| Some(Some(Decision::Wait(wait)));
     match &situation.lead {
-        Lead::NotKept | Lead::Free => without_a_majority(situation),
-        Lead::Unknown { why } => Some(Wait::Voters { why: why.clone() }),
-        Lead::Handed { to } => Some(Wait::Handed { to: to.clone() }),
+        Lead::NotKept | Lead::Free => None,
+        Lead::Unknown { why } => wait(Wait::Voters { why: why.clone() }),
+        Lead::Handed { to } => wait(Wait::Handed { to: to.clone() }),
         Lead::Held { holder, timeline, .. } if *holder == settings.repmgr.node_name => {
-            (*timeline > ours).then_some(Wait::OlderThanTheRecord { recorded: *timeline, ours })
+            if *timeline > ours {
+                return wait(Wait::OlderThanTheRecord { recorded: *timeline, ours });
+            }
+            Some(None)
         }
-        Lead::Held { holder, address, timeline, .. } => Some(Wait::LeadElsewhere {
-            holder: holder.clone(),
-            address: address.clone(),
-            timeline: *timeline,
-        }),
+        Lead::Held { holder, address, timeline, .. } => {
+            let leads = situation
+                .reports()
+                .any(|(_, report)| report.name == *holder && report.leads_on().is_some());
+            if leads {
+                return Some(Some(Decision::Begin(Scenario::Rejoin { as_standby: false })));
+            }
+            if situation.ourselves.leads_alone {
+                return Some(None);
+            }
+            wait(Wait::LeadElsewhere {
+                holder: holder.clone(),
+                address: address.clone(),
+                timeline: *timeline,
+            })
+        }
     }
 }
 

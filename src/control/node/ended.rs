@@ -52,7 +52,11 @@ impl Node {
     }
 
     fn plan_failed(&mut self, scenario: &Scenario, failed: &PlanError) {
-        say(failed);
+        if self.stops_after.is_some() {
+            info!("the lead is not handed over: {}", chain(&failed.source));
+        } else {
+            say(failed);
+        }
         if let Some(instead) = instead_of(scenario, failed) {
             return self.begin(instead);
         }
