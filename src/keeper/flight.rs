@@ -36,6 +36,7 @@ pub(super) enum Landed {
 }
 
 /// What came of a compare-and-swap.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is short-lived")]
 pub(super) enum Wrote {
     Done(Revision),
     Changed(Read),

@@ -68,6 +68,7 @@ pub enum Change {
 }
 
 /// What came of a [`Try`].
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is short-lived")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It stands there, at this revision.

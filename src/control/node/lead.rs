@@ -228,7 +228,7 @@ impl Node {
     }
 
     /// The others with data, for the rules of who leads, and for whoever is asked to agree.
-    pub(super) fn tell_the_others(&self, sightings: &[crate::cluster::Sighting]) {
+    pub(super) fn tell_the_others(&mut self, sightings: &[crate::cluster::Sighting]) {
         let Some(keeper) = &self.hands.keeper else { return };
         let rows = &self.snapshot.nodes[1..];
         let others: Vec<Other> = rows

@@ -54,6 +54,7 @@ impl Node {
             given_up,
             members,
             instance: instance.clone(),
+            witness: settings.herd.kind == NodeKind::Witness,
             new_voter: voter.as_ref().map(|voter| voter.is_new()),
         });
     }

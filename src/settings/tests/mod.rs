@@ -165,7 +165,6 @@ fn unwise_choices_and_misspelt_names_are_warned_of() {
 fn what_has_no_effect_yet_is_said_when_it_is_asked_for() {
     let not_yet = |variable, value| read_pairs(&[(variable, value)]).unwrap().not_yet;
     for (variable, value) in [
-        ("PGHERD_ROLE", "witness"),
         ("PGHERD_FAILOVER", "eager"),
         ("RESTORE_FROM", "latest"),
         ("RESTORE_TARGET_TIMELINE", "0x1F"),
