@@ -32,7 +32,7 @@ pub struct Hold {
 /// A change on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attempt {
-    /// When it was sent.
+    /// When it was sent for the first time.
     pub sent: Duration,
     /// What is to stand there.
     pub record: Record,
@@ -150,12 +150,22 @@ impl Hold {
             Change::Release { to, at } => self.record.released(to.as_deref(), at),
             Change::GiveBack => self.record.given_back()?,
         };
-        self.attempts += 1;
-        let record = Record { renewals: self.attempts, ..changed };
+        // The same once more, so that there is no more of them however long nobody answers.
+        let numbered =
+            |attempt: &Attempt| Record { renewals: attempt.record.renewals, ..changed.clone() };
+        let again = self.open.iter().position(|attempt| attempt.record == numbered(attempt));
+        let attempt = match again {
+            Some(at) => self.open.remove(at),
+            None => {
+                self.attempts += 1;
+                Attempt { sent: now, record: Record { renewals: self.attempts, ..changed } }
+            }
+        };
+        let record = attempt.record.clone();
+        self.open.push(attempt);
         self.tried_at = now;
         // It may stand there from now on, and then another may write.
         self.gives_up |= record.released.is_some();
-        self.open.push(Attempt { sent: now, record: record.clone() });
         Some(Try { revision: self.revision, record })
     }
 
@@ -163,7 +173,9 @@ impl Hold {
     pub fn answered(&mut self, now: Duration, answer: Answer) -> Result<(), Lost> {
         match answer {
             Answer::Done(revision) => match self.open.pop() {
-                Some(attempt) => self.stands(now, revision, attempt),
+                Some(attempt) => {
+                    self.stands(now, revision, Attempt { sent: self.tried_at, ..attempt })
+                }
                 None => Ok(()),
             },
             Answer::Changed(Some((revision, record))) => self.read(now, revision, &record),

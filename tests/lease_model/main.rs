@@ -1,0 +1,183 @@
+//! Who may lead, searched through: three nodes with data, one record, discrete time, and all that
+//! can happen in small, in every order. What decides is the product's own `pgherd::lead`.
+//!
+//! What must hold: two never take writes at once; whoever leads has every acknowledged write; and
+//! when faults end, somebody leads again. Each guard is taken away once, and then the search must
+//! find something wrong.
+//!
+//! What is taken for granted: a lease is four ticks; a clock loses one of them at most; a node half
+//! that is well renews in time, and a request arrives within a tick (all else is a fault); a thawed
+//! node's PID 1 sees the deadline before its server takes a write; joining and rewinding are one
+//! step.
+
+mod acts;
+mod calm;
+mod model;
+mod real;
+mod search;
+mod state;
+mod weather;
+
+use model::{ALL, Faults, Guards, Herd};
+use pgherd::cluster::SyncMode;
+use state::{Left, NODES, State};
+use std::collections::HashSet;
+use std::time::Instant;
+
+const NOTHING_LEFT: Left =
+    Left { faults: 0, slow_ticks: 0, handovers: 0, words: 0, failed_promotions: 0 };
+const NONE: Faults = Faults {
+    crash: false,
+    pause: false,
+    stall: false,
+    cut: false,
+    link: false,
+    answers: false,
+    outage: false,
+};
+const TWO_FAULTS: Left = Left { faults: 2, ..NOTHING_LEFT };
+
+fn herd(faults: Faults, left: Left) -> Herd {
+    Herd { mode: SyncMode::Preferred, guards: ALL, faults, left, writes_max: 2, timelines_max: 3 }
+}
+
+/// Servers die, answers are lost, links break.
+fn losses() -> Herd {
+    herd(Faults { crash: true, answers: true, link: true, ..NONE }, TWO_FAULTS)
+}
+
+/// Nodes freeze, or their node half does, or they do not reach the record; a clock is slow.
+fn freezes() -> Herd {
+    let left = Left { slow_ticks: 1, ..TWO_FAULTS };
+    herd(Faults { pause: true, stall: true, cut: true, ..NONE }, left)
+}
+
+/// Nobody reaches the record.
+fn outages() -> Herd {
+    let left = Left { slow_ticks: 1, ..TWO_FAULTS };
+    herd(Faults { outage: true, cut: true, answers: true, ..NONE }, left)
+}
+
+/// The lead is handed over, by a person too, and promotions fail.
+fn handovers() -> Herd {
+    let left = Left { handovers: 1, words: 1, failed_promotions: 1, faults: 1, ..NOTHING_LEFT };
+    herd(Faults { crash: true, answers: true, cut: true, ..NONE }, left)
+}
+
+fn holds(name: &str, herd: &Herd) {
+    let began = Instant::now();
+    let reached = search::search(herd).unwrap_or_else(|wrong| panic!("{name}:\n{wrong}"));
+    let searched = began.elapsed();
+    let mut known = [const { None }; NODES + 1].map(|_: Option<()>| HashSet::new());
+    for (number, state) in reached.states.iter().enumerate() {
+        for (down, known) in [None, Some(0), Some(1), Some(2)].into_iter().zip(&mut known) {
+            if down.is_some_and(|down| !may_stay_down(state, down)) {
+                continue;
+            }
+            if let Err(stuck) = herd.ends_well(state, down, known) {
+                panic!("{name}:\n{}\n  then {down:?} stays down\n{stuck}", reached.way_to(number));
+            }
+        }
+    }
+    eprintln!(
+        "{name}: {} states, {:.1} s, and {:.1} s to see that each ends well",
+        reached.states.len(),
+        searched.as_secs_f32(),
+        (began.elapsed() - searched).as_secs_f32()
+    );
+}
+
+/// One that is down need not come back: another surely has everything, and nobody was promoted
+/// without having said so.
+fn may_stay_down(state: &State, down: usize) -> bool {
+    let record = &state.record;
+    let others = (0..NODES).filter(|node| *node != down);
+    let mut complete =
+        others.filter(|node| record.sync & (1 << node) != 0 || usize::from(record.holder) == *node);
+    !state.nodes[down].up
+        && complete.next().is_some()
+        && (record.before.is_none() || usize::from(record.holder) != down)
+}
+
+fn is_needed(herd: Herd, without: Guards) {
+    let began = Instant::now();
+    match search::search(&Herd { guards: without, ..herd }) {
+        Ok(reached) => panic!("nothing goes wrong in {} states", reached.states.len()),
+        Err(way) => eprintln!("{:.1} s:\n{way}", began.elapsed().as_secs_f32()),
+    }
+}
+
+#[test]
+fn servers_die_and_answers_are_lost() {
+    holds("losses", &losses());
+}
+
+#[test]
+fn nodes_freeze_and_clocks_are_slow() {
+    holds("freezes", &freezes());
+}
+
+#[test]
+fn nobody_reaches_the_record() {
+    holds("outages", &outages());
+}
+
+#[test]
+fn the_lead_is_handed_over() {
+    holds("handovers", &handovers());
+}
+
+#[test]
+fn without_the_fence_two_write() {
+    is_needed(freezes(), Guards { fence_before_the_lease_ends: false, ..ALL });
+}
+
+#[test]
+fn without_waiting_for_the_whole_lease_two_write() {
+    is_needed(freezes(), Guards { whole_lease_is_waited: false, ..ALL });
+}
+
+#[test]
+fn without_waiting_after_an_agreement_two_write() {
+    is_needed(outages(), Guards { waits_after_agreement: false, ..ALL });
+}
+
+#[test]
+fn agreeing_while_it_tries_itself_two_write() {
+    is_needed(outages(), Guards { agrees_to_nothing_while_it_tries: false, ..ALL });
+}
+
+#[test]
+fn who_was_not_synchronous_lacks_writes() {
+    is_needed(losses(), Guards { only_the_synchronous_take: false, ..ALL });
+}
+
+#[test]
+fn shrinking_in_postgres_first_loses_writes() {
+    is_needed(losses(), Guards { shrinks_in_the_record_first: false, ..ALL });
+}
+
+#[test]
+fn growing_in_the_record_first_loses_writes() {
+    is_needed(losses(), Guards { grows_in_postgres_first: false, ..ALL });
+}
+
+#[test]
+fn growing_before_the_past_is_flushed_loses_writes() {
+    is_needed(losses(), Guards { what_was_before_is_flushed: false, ..ALL });
+}
+
+#[test]
+fn writing_over_what_was_not_seen_two_write() {
+    is_needed(freezes(), Guards { swaps_only_what_was_seen: false, ..ALL });
+}
+
+#[test]
+fn acknowledging_before_it_was_opened_loses_writes() {
+    is_needed(handovers(), Guards { opened_before_acknowledging: false, ..ALL });
+}
+
+#[test]
+fn starting_again_after_a_release_two_write() {
+    is_needed(handovers(), Guards { released_stays_down: false, ..ALL });
+}
