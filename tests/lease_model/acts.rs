@@ -1,8 +1,8 @@
 //! What each action does. Everything that is decided is decided by `pgherd::lead`.
 
 use crate::model::{Action, Herd};
-use crate::real::{self, LEASE, NOW, PRESENT};
-use crate::state::{Hold, NODES, Names, Node, OLD, Rec, Request, State};
+use crate::real::{self, LEASE, NOW, PRESENT, RivalSays};
+use crate::state::{Hold, NODES, Names, Node, OLD, One, Rec, Request, Set, State};
 use pgherd::cluster::{Lsn, SyncMode};
 use pgherd::lead::{self, Answer, Ask, Change, Desired, Rival, may_take, sync};
 use std::collections::BTreeSet;
@@ -11,6 +11,12 @@ use std::time::Duration;
 pub(crate) enum Outcome {
     Cannot,
     Leads(State),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    Record(Set),
+    Postgres(Names),
 }
 
 impl Herd {
@@ -40,7 +46,6 @@ impl Herd {
             }
             Action::Renew(node) => self.renew(&mut next, node)?,
             Action::ReadBack(node) => self.read_back(&mut next, node)?,
-            Action::Ask(node) => self.ask(&mut next, node)?,
             Action::StartPrimary(node) => self.start_primary(&mut next, node)?,
             Action::Promote(node) => self.promote(&mut next, node)?,
             Action::Open(node) => {
@@ -98,22 +103,35 @@ impl Herd {
         Some(next)
     }
 
-    /// Time goes on for everybody, or for all but one. Whoever is well has renewed in time, and what
-    /// was sent before the last tick has arrived: all else is a fault.
+    /// Time goes on for everybody, or for all but one. Before it does, whoever is well has looked, and
+    /// renewed if that was due, and what was sent before the last tick has arrived: all else is a
+    /// fault.
     fn tick(&self, next: &mut State, slow: Option<usize>) -> Option<()> {
         if slow.is_some() {
             next.left.slow_ticks = next.left.slow_ticks.checked_sub(1)?;
         }
-        for node in 0..NODES {
+        for node in (0..NODES).filter(|node| next.nodes[*node].acts()).collect::<Vec<_>>() {
+            if next.nodes[node].hold.is_some() && !next.reaches_record(node) {
+                self.renew(next, node);
+                self.ask(next, node);
+            }
+        }
+        let well = |next: &State, node: usize| next.nodes[node].acts() && next.reaches_record(node);
+        for node in (0..NODES).filter(|node| well(next, *node)).collect::<Vec<_>>() {
             let one = &next.nodes[node];
-            let overdue = one.request.is_some_and(|request| request.sent >= 1);
-            let due = one.hold.is_some_and(|hold| {
-                one.request.is_none()
-                    && !hold.gives_up
-                    && real::hold(&hold, self.mode).renew_at() <= NOW
-            });
-            if one.acts() && next.reaches_record(node) && (overdue || due) {
+            if one.request.is_some_and(|request| request.sent >= 1) {
                 return None;
+            }
+            if one.hold.is_some() && one.request.is_none() {
+                self.read_back(next, node);
+                if self.renew(next, node).is_some() {
+                    self.arrives(next, node)?;
+                }
+            }
+        }
+        for node in (0..NODES).filter(|node| well(next, *node)).collect::<Vec<_>>() {
+            if !next.nodes[node].view.current {
+                self.sees(next, node);
             }
         }
         for node in (0..NODES).filter(|node| Some(*node) != slow) {
@@ -140,9 +158,7 @@ impl Herd {
         if !one.up || one.paused || !self.guards.fence_before_the_lease_ends {
             return;
         }
-        let over = one
-            .hold
-            .is_none_or(|hold| !hold.gives_up && !real::hold(&hold, self.mode).may_write(NOW));
+        let over = one.hold.is_none_or(|hold| !hold.gives_up && !self.may_write(&hold));
         if over && (one.hold.is_some() || one.serves && one.primary) {
             one.is_fenced();
         }
@@ -151,17 +167,28 @@ impl Herd {
     fn look(&self, next: &mut State, node: usize, ask: Ask) -> Option<()> {
         let one = &next.nodes[node];
         (one.request.is_none() && next.reaches_record(node)).then_some(())?;
-        // A primary that serves without a hold is about to be fenced.
-        let mut view = real::view(&one.view, self.mode);
-        view.saw(NOW, PRESENT, real::record(&next.record, self.mode));
-        next.nodes[node].view = real::seen(&view);
+        let mut view = self.sees(next, node);
         let may_promote = next.nodes[node].primary || next.record.timeline < self.timelines_max;
-        if !may_promote {
-            return Some(());
-        }
+        may_promote.then_some(())?;
         let one = &next.nodes[node];
+        let rivals: Vec<_> = (0..NODES).map(|other| rival(next, node, other)).collect();
+        let own = (node, one.primary, one.timeline, one.has, one.view, next.record);
+        let key = (own, &rivals, ask == Ask::ByRule);
+        // Where it may not, it has seen the record; so it does before each tick.
+        let record = self.looks.remembered(&key, || self.takes(next, node, &view, ask))?;
+        view.tries();
+        let one = &mut next.nodes[node];
+        one.view = real::seen(&view);
+        one.request = Some(Request { record, current: true, takes: true, sent: 0 });
+        Some(())
+    }
+
+    /// What is to stand in the record, if it may take the lead.
+    fn takes(&self, state: &State, node: usize, view: &lead::View, ask: Ask) -> Option<Rec> {
+        let one = &state.nodes[node];
         let us = real::candidate(node as Node, one.primary, one.timeline, one.has);
-        let others: Vec<Rival> = self.rivals(next, node);
+        let others: Vec<Rival> =
+            (0..NODES).filter_map(|other| rival(state, node, other)).map(real::rival).collect();
         let mut judged = view.clone();
         let mut now = NOW;
         if !self.guards.whole_lease_is_waited {
@@ -175,31 +202,17 @@ impl Herd {
             (_, false) => Ask::Person { allow_data_loss: true },
             (ask, true) => ask,
         };
-        let Ok(taking) = may_take(&us, &judged, &Desired::default(), &others, ask, now) else {
-            return Some(());
-        };
-        let ours = real::us(node as Node, one.life, self.mode);
-        let record = real::rec(&view.record()?.taken_by(&ours, taking));
-        if self.guards.agrees_to_nothing_while_it_tries {
-            view.tries();
-        }
-        let one = &mut next.nodes[node];
-        one.view = real::seen(&view);
-        one.request = Some(Request { record, current: true, takes: true, sent: 0 });
-        Some(())
+        let taking = may_take(&us, &judged, &Desired::default(), &others, ask, now).ok()?;
+        let ours = real::us(node as Node, self.mode);
+        Some(real::rec(&view.record()?.taken_by(&ours, taking)))
     }
 
-    fn rivals(&self, state: &State, node: usize) -> Vec<Rival> {
-        let others = (0..NODES).filter(|other| *other != node);
-        let rival = |other: usize| {
-            let theirs = &state.nodes[other];
-            let answers = state.linked(node as Node, other as Node) && theirs.acts();
-            let says = answers.then(|| {
-                real::candidate(other as Node, theirs.primary, theirs.timeline, theirs.has)
-            });
-            Rival { name: real::name(other as Node), says, running: theirs.serves }
-        };
-        others.map(rival).collect()
+    /// It reads the record.
+    fn sees(&self, next: &mut State, node: usize) -> lead::View {
+        let mut view = real::view(&next.nodes[node].view, self.mode);
+        view.saw(NOW, PRESENT, real::record(&next.record, self.mode));
+        next.nodes[node].view = real::seen(&view);
+        view
     }
 
     fn arrives(&self, next: &mut State, node: usize) -> Option<()> {
@@ -301,9 +314,17 @@ impl Herd {
         self.told(next, node, |hold| hold.answered(NOW, Answer::Unknown))
     }
 
+    fn renews(&self, hold: &Hold) -> bool {
+        self.bits.remembered(&(0, hold), || real::hold(hold, self.mode).renew_at() <= NOW)
+    }
+
+    fn may_write(&self, hold: &Hold) -> bool {
+        self.bits.remembered(&(1, hold), || real::hold(hold, self.mode).may_write(NOW))
+    }
+
     fn renew(&self, next: &mut State, node: usize) -> Option<()> {
-        let hold = real::hold(&next.nodes[node].hold?, self.mode);
-        (hold.renew_at() <= NOW && !hold.gives_up).then_some(())?;
+        let hold = next.nodes[node].hold?;
+        (!hold.gives_up && self.renews(&hold)).then_some(())?;
         self.send(next, node, Change::Renew)
     }
 
@@ -317,8 +338,10 @@ impl Herd {
     }
 
     fn ask(&self, next: &mut State, node: usize) -> Option<()> {
-        let hold = real::hold(&next.nodes[node].hold?, self.mode);
-        (hold.ask_at() <= NOW && !hold.gives_up && !next.reaches_record(node)).then_some(())?;
+        let held = next.nodes[node].hold?;
+        (!held.gives_up && !next.reaches_record(node)).then_some(())?;
+        let hold = real::hold(&held, self.mode);
+        (hold.ask_at() <= NOW).then_some(())?;
         let mut all = true;
         for other in (0..NODES).filter(|other| *other != node) {
             let theirs = &next.nodes[other];
@@ -342,9 +365,9 @@ impl Herd {
     fn start_primary(&self, next: &mut State, node: usize) -> Option<()> {
         let one = &mut next.nodes[node];
         let held = one.hold?;
-        let mut hold = real::hold(&held, self.mode);
-        hold.gives_up &= self.guards.released_stays_down;
-        (one.primary && !one.serves && hold.may_write(NOW)).then_some(())?;
+        let mut judged = held;
+        judged.gives_up &= self.guards.released_stays_down;
+        (one.primary && !one.serves && self.may_write(&judged)).then_some(())?;
         one.serves = true;
         one.hands_to = None;
         if held.record.before.is_some() && self.guards.opened_before_acknowledging {
@@ -357,11 +380,10 @@ impl Herd {
     fn promote(&self, next: &mut State, node: usize) -> Option<()> {
         let one = &mut next.nodes[node];
         let held = one.hold?;
-        let hold = real::hold(&held, self.mode);
         // Not while it is being given back.
         let settled = one.request.is_none() && held.open == [None; 3];
         (!one.primary && one.serves && settled && held.record.before.is_some()).then_some(())?;
-        hold.may_write(NOW).then_some(())?;
+        self.may_write(&held).then_some(())?;
         one.primary = true;
         one.timeline += 1;
         one.names = match self.guards.opened_before_acknowledging {
@@ -376,10 +398,38 @@ impl Herd {
         let one = next.nodes[node];
         let held = one.hold?;
         let settled = held.open == [None; 3] && held.current && one.request.is_none();
-        let hold = real::hold(&held, self.mode);
-        (one.writes() && settled && hold.is_open()).then_some(())?;
-        let standbys: Vec<_> =
-            (0..NODES).filter_map(|other| self.standby(next, node, other)).collect();
+        (one.writes() && settled).then_some(())?;
+        let streams = [0, 1, 2]
+            .map(|other| (next.upstream(other) == Some(node)).then_some(next.nodes[other].has));
+        let key = (held.record, one.names, one.since, one.has, streams);
+        match self.steps.remembered(&key, || self.step(&one, &held, streams))? {
+            Step::Record(set) => self.send(next, node, Change::Sync(real::names(set))),
+            Step::Postgres(names) => {
+                let one = &mut next.nodes[node];
+                one.names = names;
+                one.since = one.has.count_ones() as u8;
+                Some(())
+            }
+        }
+    }
+
+    /// What is to be done about who is synchronous; `streams` is what those have who stream.
+    fn step(&self, one: &One, held: &Hold, streams: [Option<u8>; NODES]) -> Option<Step> {
+        real::hold(held, self.mode).is_open().then_some(())?;
+        let standby = |(other, has): (usize, &Option<u8>)| {
+            let flush = Lsn((*has)?.count_ones().into());
+            Some(sync::StandbySeen {
+                name: real::name(other as Node),
+                streaming: true,
+                is_sync: one.names == Names::Only(other as Node),
+                flush,
+                replay: flush,
+                flush_lag: None,
+                replay_lag: None,
+                eligible: true,
+            })
+        };
+        let standbys: Vec<_> = streams.iter().enumerate().filter_map(standby).collect();
         let steps = |record: &BTreeSet<String>, names: &sync::Names, since: u8| {
             sync::next(&sync::Seen {
                 mode: self.mode,
@@ -405,29 +455,9 @@ impl Herd {
         {
             step = Some(sync::Step::Record(BTreeSet::from([name.clone()])));
         }
-        match step? {
-            sync::Step::Record(set) => self.send(next, node, Change::Sync(set)),
-            sync::Step::Postgres(names) => {
-                let one = &mut next.nodes[node];
-                one.names = real::written(&names);
-                one.since = one.has.count_ones() as u8;
-                Some(())
-            }
-        }
-    }
-
-    fn standby(&self, state: &State, node: usize, other: usize) -> Option<sync::StandbySeen> {
-        (state.upstream(other)? == node).then_some(())?;
-        let flush = Lsn(state.nodes[other].has.count_ones().into());
-        Some(sync::StandbySeen {
-            name: real::name(other as Node),
-            streaming: true,
-            is_sync: state.nodes[node].names == Names::Only(other as Node),
-            flush,
-            replay: flush,
-            flush_lag: None,
-            replay_lag: None,
-            eligible: true,
+        Some(match step? {
+            sync::Step::Record(set) => Step::Record(real::set(&set)),
+            sync::Step::Postgres(names) => Step::Postgres(real::written(&names)),
         })
     }
 
@@ -452,7 +482,9 @@ impl Herd {
     /// loses.
     fn follow(&self, next: &mut State, node: usize) -> Option<()> {
         let one = next.nodes[node];
-        let leader: Rec = one.view.seen.filter(|_| one.hold.is_none() && one.request.is_none())?;
+        let free = one.hold.is_none() && one.request.is_none() && next.reaches_record(node);
+        free.then_some(())?;
+        let leader: Rec = next.record;
         let theirs = next.nodes[leader.holder as usize];
         let open = leader.before.is_none() && leader.released.is_none();
         let leads = leader.holder as usize != node
@@ -462,6 +494,7 @@ impl Herd {
             && next.linked(node as Node, leader.holder);
         let behind = one.primary || one.timeline != theirs.timeline;
         (leads && behind && !(one.serves && one.primary)).then_some(())?;
+        self.sees(next, node);
         let one = &mut next.nodes[node];
         one.primary = false;
         one.serves = true;
@@ -487,6 +520,14 @@ impl Herd {
         (one.serves, one.waits, one.hands_to) = (false, None, Some(to));
         Some(())
     }
+}
+
+/// What another says of itself: silent or not, whether it runs, and its data.
+fn rival(state: &State, node: usize, other: usize) -> Option<RivalSays> {
+    let theirs = &state.nodes[other];
+    let answers = state.linked_to(node, other) && theirs.acts();
+    let says = answers.then_some((theirs.primary, theirs.timeline, theirs.has));
+    (other != node).then_some((other as Node, theirs.serves, says))
 }
 
 fn older(age: u8) -> u8 {

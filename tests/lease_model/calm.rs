@@ -19,8 +19,7 @@ impl Herd {
         down: Option<usize>,
         known: &mut HashSet<u64>,
     ) -> Result<(), String> {
-        let calm = Herd { timelines_max: u8::MAX, ..*self };
-        let mut now = calm.calmed(state, down).normal();
+        let mut now = self.calmed(state, down).normal();
         let mut way = Vec::new();
         for _ in 0..TICKS_MAX {
             if now.is_led() || known.contains(&fingerprint(&now)) {
@@ -28,7 +27,7 @@ impl Herd {
                 return Ok(());
             }
             way.push(fingerprint(&now));
-            now = calm.tick_of_calm(now);
+            now = self.tick_of_calm(now);
         }
         Err(format!("nobody leads in the end: {now:#?}"))
     }
@@ -45,6 +44,7 @@ impl Herd {
                     Action::StartPrimary(node),
                     Action::Promote(node),
                     Action::Renew(node),
+                    Action::Synchronous(node),
                     Action::Look(node),
                     Action::Follow(node),
                 ] {

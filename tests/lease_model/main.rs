@@ -20,6 +20,7 @@ mod weather;
 
 use model::{ALL, Faults, Guards, Herd};
 use pgherd::cluster::SyncMode;
+use search::Memory;
 use state::{Left, NODES, State};
 use std::collections::HashSet;
 use std::time::Instant;
@@ -35,39 +36,58 @@ const NONE: Faults = Faults {
     answers: false,
     outage: false,
 };
-const TWO_FAULTS: Left = Left { faults: 2, ..NOTHING_LEFT };
+const ONE_FAULT: Left = Left { faults: 1, ..NOTHING_LEFT };
 
 fn herd(faults: Faults, left: Left) -> Herd {
-    Herd { mode: SyncMode::Preferred, guards: ALL, faults, left, writes_max: 2, timelines_max: 3 }
+    Herd {
+        mode: SyncMode::Preferred,
+        guards: ALL,
+        faults,
+        left,
+        writes_max: 1,
+        timelines_max: 3,
+        looks: Memory::default(),
+        bits: Memory::default(),
+        steps: Memory::default(),
+    }
 }
 
-/// Servers die, answers are lost, links break.
+/// Servers die, answers are lost, links break; twice.
 fn losses() -> Herd {
-    herd(Faults { crash: true, answers: true, link: true, ..NONE }, TWO_FAULTS)
+    let left = Left { faults: 2, ..NOTHING_LEFT };
+    herd(Faults { crash: true, answers: true, link: true, ..NONE }, left)
 }
 
 /// Nodes freeze, or their node half does, or they do not reach the record; a clock is slow.
 fn freezes() -> Herd {
-    let left = Left { slow_ticks: 1, ..TWO_FAULTS };
+    let left = Left { slow_ticks: 1, ..ONE_FAULT };
     herd(Faults { pause: true, stall: true, cut: true, ..NONE }, left)
 }
 
-/// Nobody reaches the record.
+/// Nobody reaches the record, or one node does not; a clock is slow.
 fn outages() -> Herd {
-    let left = Left { slow_ticks: 1, ..TWO_FAULTS };
-    herd(Faults { outage: true, cut: true, answers: true, ..NONE }, left)
+    let left = Left { slow_ticks: 1, ..ONE_FAULT };
+    herd(Faults { outage: true, cut: true, ..NONE }, left)
 }
 
-/// The lead is handed over, by a person too, and promotions fail.
+/// The lead is handed over, and something happens meanwhile.
 fn handovers() -> Herd {
-    let left = Left { handovers: 1, words: 1, failed_promotions: 1, faults: 1, ..NOTHING_LEFT };
+    let left = Left { handovers: 1, ..ONE_FAULT };
     herd(Faults { crash: true, answers: true, cut: true, ..NONE }, left)
 }
 
-fn holds(name: &str, herd: &Herd) {
+/// A promotion fails, or its node dies, and a person says who leads.
+fn words() -> Herd {
+    let left = Left { words: 1, failed_promotions: 1, faults: 2, ..NOTHING_LEFT };
+    herd(Faults { crash: true, ..NONE }, left)
+}
+
+fn holds(name: &str, herd: Herd) {
     let began = Instant::now();
-    let reached = search::search(herd).unwrap_or_else(|wrong| panic!("{name}:\n{wrong}"));
+    let reached = search::search(&herd).unwrap_or_else(|wrong| panic!("{name}:\n{wrong}"));
     let searched = began.elapsed();
+    // What comes is calm: the searched bound on histories is no rule of the product's.
+    let herd = Herd { timelines_max: u8::MAX, ..herd };
     let mut known = [const { None }; NODES + 1].map(|_: Option<()>| HashSet::new());
     for (number, state) in reached.states.iter().enumerate() {
         for (down, known) in [None, Some(0), Some(1), Some(2)].into_iter().zip(&mut known) {
@@ -109,22 +129,27 @@ fn is_needed(herd: Herd, without: Guards) {
 
 #[test]
 fn servers_die_and_answers_are_lost() {
-    holds("losses", &losses());
+    holds("losses", losses());
 }
 
 #[test]
 fn nodes_freeze_and_clocks_are_slow() {
-    holds("freezes", &freezes());
+    holds("freezes", freezes());
 }
 
 #[test]
 fn nobody_reaches_the_record() {
-    holds("outages", &outages());
+    holds("outages", outages());
 }
 
 #[test]
 fn the_lead_is_handed_over() {
-    holds("handovers", &handovers());
+    holds("handovers", handovers());
+}
+
+#[test]
+fn promotions_fail_and_people_decide() {
+    holds("words", words());
 }
 
 #[test]
@@ -140,11 +165,6 @@ fn without_waiting_for_the_whole_lease_two_write() {
 #[test]
 fn without_waiting_after_an_agreement_two_write() {
     is_needed(outages(), Guards { waits_after_agreement: false, ..ALL });
-}
-
-#[test]
-fn agreeing_while_it_tries_itself_two_write() {
-    is_needed(outages(), Guards { agrees_to_nothing_while_it_tries: false, ..ALL });
 }
 
 #[test]
@@ -174,7 +194,7 @@ fn writing_over_what_was_not_seen_two_write() {
 
 #[test]
 fn acknowledging_before_it_was_opened_loses_writes() {
-    is_needed(handovers(), Guards { opened_before_acknowledging: false, ..ALL });
+    is_needed(words(), Guards { opened_before_acknowledging: false, ..ALL });
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What may happen, and what must hold whatever does.
 
-use crate::acts::Outcome;
-use crate::search;
-use crate::state::{Left, NODES, Names, Node, State};
+use crate::acts::{Outcome, Step};
+use crate::search::{self, Memory};
+use crate::state::{Left, NODES, Names, Node, Rec, State};
 use pgherd::cluster::SyncMode;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,6 @@ pub(crate) enum Action {
     ArrivesLate(usize),
     Renew(usize),
     ReadBack(usize),
-    /// The others are asked whether it may go on.
-    Ask(usize),
     StartPrimary(usize),
     Promote(usize),
     Open(usize),
@@ -54,7 +52,6 @@ pub(crate) struct Guards {
     pub(crate) fence_before_the_lease_ends: bool,
     pub(crate) whole_lease_is_waited: bool,
     pub(crate) waits_after_agreement: bool,
-    pub(crate) agrees_to_nothing_while_it_tries: bool,
     pub(crate) only_the_synchronous_take: bool,
     pub(crate) shrinks_in_the_record_first: bool,
     pub(crate) grows_in_postgres_first: bool,
@@ -68,7 +65,6 @@ pub(crate) const ALL: Guards = Guards {
     fence_before_the_lease_ends: true,
     whole_lease_is_waited: true,
     waits_after_agreement: true,
-    agrees_to_nothing_while_it_tries: true,
     only_the_synchronous_take: true,
     shrinks_in_the_record_first: true,
     grows_in_postgres_first: true,
@@ -90,7 +86,6 @@ pub(crate) struct Faults {
     pub(crate) outage: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
 pub(crate) struct Herd {
     pub(crate) mode: SyncMode,
     pub(crate) guards: Guards,
@@ -98,6 +93,9 @@ pub(crate) struct Herd {
     pub(crate) left: Left,
     pub(crate) writes_max: u8,
     pub(crate) timelines_max: u8,
+    pub(crate) looks: Memory<Option<Rec>>,
+    pub(crate) bits: Memory<bool>,
+    pub(crate) steps: Memory<Option<Step>>,
 }
 
 impl search::Model for Herd {
@@ -124,12 +122,15 @@ impl search::Model for Herd {
 impl Herd {
     /// All that might; `after` says what does.
     fn actions(&self, state: &State) -> Vec<Action> {
-        let mut all = vec![Action::Tick(None), Action::Outage, Action::OutageEnds];
-        all.push(Action::MendLink);
+        let mut all = vec![Action::Tick(None)];
+        all.push(if state.outage { Action::OutageEnds } else { Action::Outage });
         if state.left.slow_ticks > 0 {
             all.extend((0..NODES).map(|node| Action::Tick(Some(node))));
         }
-        all.extend((0..NODES as Node).map(Action::CutLink));
+        match state.cut_link {
+            Some(_) => all.push(Action::MendLink),
+            None => all.extend((0..NODES as Node).map(Action::CutLink)),
+        }
         for node in 0..NODES {
             let one = &state.nodes[node];
             if !one.up {
@@ -168,10 +169,12 @@ impl Herd {
             all.extend([Action::Look(node), Action::Word(node)]);
             return all;
         }
+        // Where it can, each tick sees to that; only its answer may be lost.
+        if self.faults.answers && state.reaches_record(node) && state.left.faults > 0 {
+            all.push(Action::Renew(node));
+        }
         all.extend([
-            Action::Renew(node),
             Action::ReadBack(node),
-            Action::Ask(node),
             Action::StartPrimary(node),
             Action::Promote(node),
             Action::Open(node),

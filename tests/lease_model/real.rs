@@ -2,7 +2,7 @@
 
 use crate::state::{Hold, NODES, Names, Node, OLD, Rec, Set, View};
 use pgherd::cluster::{Address, Lsn, NodeId, Role, SyncMode, SystemId, Timeline};
-use pgherd::lead::{self, Attempt, Before, Candidate, Record, Released, Us, sync};
+use pgherd::lead::{self, Attempt, Before, Candidate, Record, Released, Rival, Us, sync};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -45,11 +45,12 @@ fn address(node: Node) -> Address {
     Address { host: name(node), port: 5432 }
 }
 
-pub(crate) fn us(node: Node, life: u8, mode: SyncMode) -> Us {
+/// Lives of one node need no names here: what an earlier one has sent is of an epoch before.
+pub(crate) fn us(node: Node, mode: SyncMode) -> Us {
     Us {
         name: name(node),
         address: address(node),
-        instance: life.to_string(),
+        instance: String::new(),
         lease: LEASE,
         synchronous: mode,
     }
@@ -61,7 +62,7 @@ pub(crate) fn record(rec: &Rec, mode: SyncMode) -> Record {
     Record {
         holder: name(rec.holder),
         address: address(rec.holder),
-        instance: rec.life.to_string(),
+        instance: String::new(),
         epoch: rec.epoch.into(),
         renewals: rec.renewals.into(),
         lease_ms: 4000,
@@ -78,7 +79,6 @@ pub(crate) fn rec(record: &Record) -> Rec {
     let released = record.released.as_ref();
     Rec {
         holder: node(&record.holder),
-        life: record.instance.parse().unwrap(),
         epoch: record.epoch as u8,
         renewals: record.renewals as u8,
         timeline: record.timeline.0 as u8,
@@ -154,6 +154,14 @@ pub(crate) fn candidate(node: Node, primary: bool, timeline: u8, has: u8) -> Can
         priority: 100,
         complete: true,
     }
+}
+
+/// Who, whether its server serves, and its data if it answers.
+pub(crate) type RivalSays = (Node, bool, Option<(bool, u8, u8)>);
+
+pub(crate) fn rival((other, running, says): RivalSays) -> Rival {
+    let says = says.map(|(primary, timeline, has)| candidate(other, primary, timeline, has));
+    Rival { name: name(other), says, running }
 }
 
 pub(crate) fn in_postgres(names: Names) -> sync::Names {

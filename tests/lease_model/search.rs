@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Mutex;
 use std::thread;
 
 pub(crate) trait Model: Sync {
@@ -17,7 +18,7 @@ pub(crate) trait Model: Sync {
 }
 
 /// More would take minutes.
-const STATES_MAX: usize = 3_000_000;
+const STATES_MAX: usize = 1_500_000;
 const THREADS: usize = 2;
 
 pub(crate) struct Reached<S, A> {
@@ -30,7 +31,7 @@ pub(crate) fn search<M: Model>(model: &M) -> Result<Reached<M::State, M::Action>
     let mut reached = Reached { states: vec![first], came_from: vec![None] };
     let mut number: HashMap<u64, (), BuildHasherDefault<Quick>> = HashMap::default();
     number.insert(fingerprint(&first), ());
-    let mut from = 0;
+    let (mut from, mut depth) = (0, 0);
     while from < reached.states.len() {
         let to = reached.states.len();
         let share = (to - from).div_ceil(THREADS);
@@ -52,7 +53,12 @@ pub(crate) fn search<M: Model>(model: &M) -> Result<Reached<M::State, M::Action>
                 }
             }
         }
-        assert!(reached.states.len() < STATES_MAX, "the model has too many states");
+        assert!(
+            reached.states.len() < STATES_MAX,
+            "the model has too many states: {} after {depth} steps",
+            reached.states.len()
+        );
+        depth += 1;
         from = to;
     }
     Ok(reached)
@@ -68,6 +74,27 @@ impl<S, A: Debug> Reached<S, A> {
         }
         way.reverse();
         way.join("\n")
+    }
+}
+
+/// What the product answered once; the same question has the same answer.
+pub(crate) struct Memory<V>(Mutex<HashMap<u64, V, BuildHasherDefault<Quick>>>);
+
+impl<V> Default for Memory<V> {
+    fn default() -> Self {
+        Memory(Mutex::default())
+    }
+}
+
+impl<V: Copy> Memory<V> {
+    pub(crate) fn remembered<K: Hash>(&self, key: &K, answer: impl FnOnce() -> V) -> V {
+        let key = fingerprint(key);
+        if let Some(known) = self.0.lock().unwrap().get(&key) {
+            return *known;
+        }
+        let answer = answer();
+        self.0.lock().unwrap().insert(key, answer);
+        answer
     }
 }
 

@@ -12,8 +12,6 @@ pub(crate) type Set = u8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Rec {
     pub(crate) holder: Node,
-    /// Which life of it.
-    pub(crate) life: u8,
     pub(crate) epoch: u8,
     pub(crate) renewals: u8,
     pub(crate) timeline: u8,
@@ -72,7 +70,6 @@ pub(crate) struct One {
     pub(crate) stalled: bool,
     /// From the record's keepers.
     pub(crate) cut: bool,
-    pub(crate) life: u8,
     /// What the directory is.
     pub(crate) primary: bool,
     pub(crate) timeline: u8,
@@ -121,7 +118,6 @@ impl State {
     pub(crate) fn first(left: Left) -> Self {
         let record = Rec {
             holder: 0,
-            life: 0,
             epoch: EPOCH,
             renewals: 0,
             timeline: 1,
@@ -136,7 +132,6 @@ impl State {
             paused: false,
             stalled: false,
             cut: false,
-            life: 0,
             primary: false,
             timeline: 1,
             has: 0,
@@ -166,6 +161,10 @@ impl State {
     pub(crate) fn linked(&self, one: Node, other: Node) -> bool {
         let well = |node: Node| self.nodes[node as usize].up && !self.nodes[node as usize].paused;
         well(one) && well(other) && self.cut_link != Some(3 - one - other)
+    }
+
+    pub(crate) fn linked_to(&self, one: usize, other: usize) -> bool {
+        one != other && self.linked(one as Node, other as Node)
     }
 
     pub(crate) fn reaches_record(&self, node: usize) -> bool {
@@ -228,6 +227,9 @@ impl State {
             if let Some(late) = &mut one.late {
                 shift(late);
             }
+            if one.names == Names::Nobody {
+                one.since = 0;
+            }
             if let Some(hold) = &mut one.hold {
                 shift(&mut hold.record);
                 hold.open.iter_mut().flatten().for_each(|(_, record)| shift(record));
@@ -236,6 +238,12 @@ impl State {
                     hold.record.renewals = 0;
                     hold.attempts = 0;
                 }
+            }
+            // The next look begins anew, and who holds it waits for nothing.
+            let sees_itself =
+                |hold: Hold| one.view.seen.is_some_and(|seen| seen.epoch == hold.record.epoch);
+            if !one.view.current || one.hold.is_some_and(sees_itself) {
+                one.view.changed = OLD;
             }
         }
         shift(&mut self.record);

@@ -78,7 +78,6 @@ fn crash(next: &mut State, node: usize) {
     one.serves = false;
     one.stalled = false;
     one.paused = false;
-    one.life += 1;
     one.view = View { seen: None, current: false, changed: OLD, agreed: None, tries: None };
 }
 
