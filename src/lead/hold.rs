@@ -17,8 +17,6 @@ pub struct Hold {
     pub revision: Revision,
     /// When we sent what was answered well last, or asked what all agreed to.
     pub good_since: Duration,
-    /// When we sent the change that succeeded last.
-    pub renewed_at: Duration,
     /// When we sent anything last.
     pub tried_at: Duration,
     /// Changes whose answer did not come. Any of them may have been done, or may be done yet.
@@ -98,7 +96,6 @@ impl Hold {
             record,
             revision,
             good_since: sent,
-            renewed_at: sent,
             tried_at: sent,
             open: Vec::new(),
             gives_up: false,
@@ -128,10 +125,8 @@ impl Hold {
     /// When the next renewal is due, if no attempt is on its way: soon, if the last one failed.
     pub fn renew_at(&self) -> Duration {
         let lease = self.record.lease();
-        if self.tried_at > self.renewed_at || !self.open.is_empty() {
-            return self.tried_at + look_every(lease);
-        }
-        self.renewed_at + renew_every(lease)
+        let went_well = self.open.is_empty() && self.good_since >= self.tried_at;
+        self.tried_at + if went_well { renew_every(lease) } else { look_every(lease) }
     }
 
     /// When all other members that have data are asked to agree: nobody could be reached who keeps
@@ -209,7 +204,6 @@ impl Hold {
         }
         self.record = done.record;
         self.revision = revision;
-        self.renewed_at = done.sent;
         self.good_since = self.good_since.max(done.sent);
         // None of the others can be done any more: they were for the revision before.
         self.open.clear();

@@ -23,3 +23,6 @@ pub use record::{Before, Desired, Record, Released, Us};
 pub use takeover::{Ask, Candidate, Rival, Taking, may_take};
 pub use view::{Revision, View};
 pub use why::Why;
+
+#[cfg(test)]
+mod tests;

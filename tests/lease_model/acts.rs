@@ -104,8 +104,8 @@ impl Herd {
     }
 
     /// Time goes on for everybody, or for all but one. Before it does, whoever is well has looked, and
-    /// renewed if that was due, and what was sent before the last tick has arrived: all else is a
-    /// fault.
+    /// renewed if that was due, and what was sent has arrived (or what was sent before the last
+    /// tick, where requests are slow): all else is a fault.
     fn tick(&self, next: &mut State, slow: Option<usize>) -> Option<()> {
         if slow.is_some() {
             next.left.slow_ticks = next.left.slow_ticks.checked_sub(1)?;
@@ -119,7 +119,7 @@ impl Herd {
         let well = |next: &State, node: usize| next.nodes[node].acts() && next.reaches_record(node);
         for node in (0..NODES).filter(|node| well(next, *node)).collect::<Vec<_>>() {
             let one = &next.nodes[node];
-            if one.request.is_some_and(|request| request.sent >= 1) {
+            if one.request.is_some_and(|request| !self.slow_requests || request.sent >= 1) {
                 return None;
             }
             if one.hold.is_some() && one.request.is_none() {
@@ -142,7 +142,7 @@ impl Herd {
                 request.sent = older(request.sent);
             }
             if let Some(hold) = &mut one.hold {
-                for age in [&mut hold.good, &mut hold.renewed, &mut hold.tried] {
+                for age in [&mut hold.good, &mut hold.tried] {
                     *age = older(*age);
                 }
                 hold.open.iter_mut().flatten().for_each(|(sent, _)| *sent = older(*sent));

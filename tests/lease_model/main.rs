@@ -43,25 +43,35 @@ fn herd(faults: Faults, left: Left) -> Herd {
         mode: SyncMode::Preferred,
         guards: ALL,
         faults,
+        fail: 0b111,
         left,
         writes_max: 1,
         timelines_max: 3,
+        slow_requests: false,
         looks: Memory::default(),
         bits: Memory::default(),
         steps: Memory::default(),
     }
 }
 
-/// Servers die, answers are lost, links break; twice.
+/// Servers die, and answers are lost; both can happen.
 fn losses() -> Herd {
     let left = Left { faults: 2, ..NOTHING_LEFT };
-    herd(Faults { crash: true, answers: true, link: true, ..NONE }, left)
+    Herd { fail: 0b011, ..herd(Faults { crash: true, answers: true, ..NONE }, left) }
+}
+
+/// Links between servers break, and servers die.
+fn links() -> Herd {
+    let left = Left { faults: 2, ..NOTHING_LEFT };
+    let faults = Faults { crash: true, link: true, ..NONE };
+    Herd { fail: 0b001, timelines_max: 2, ..herd(faults, left) }
 }
 
 /// Nodes freeze, or their node half does, or they do not reach the record; a clock is slow.
 fn freezes() -> Herd {
     let left = Left { slow_ticks: 1, ..ONE_FAULT };
-    herd(Faults { pause: true, stall: true, cut: true, ..NONE }, left)
+    let faults = Faults { pause: true, stall: true, cut: true, ..NONE };
+    Herd { slow_requests: true, ..herd(faults, left) }
 }
 
 /// Nobody reaches the record, or one node does not; a clock is slow.
@@ -70,16 +80,16 @@ fn outages() -> Herd {
     herd(Faults { outage: true, cut: true, ..NONE }, left)
 }
 
-/// The lead is handed over, and something happens meanwhile.
-fn handovers() -> Herd {
+/// The lead is handed over, and something of `faults` happens meanwhile.
+fn handovers(faults: Faults) -> Herd {
     let left = Left { handovers: 1, ..ONE_FAULT };
-    herd(Faults { crash: true, answers: true, cut: true, ..NONE }, left)
+    Herd { fail: 0b011, ..herd(faults, left) }
 }
 
-/// A promotion fails, or its node dies, and a person says who leads.
-fn words() -> Herd {
-    let left = Left { words: 1, failed_promotions: 1, faults: 2, ..NOTHING_LEFT };
-    herd(Faults { crash: true, ..NONE }, left)
+/// A promotion fails, servers die, and a person says who leads.
+fn words(failed_promotions: u8, faults: u8) -> Herd {
+    let left = Left { words: 1, failed_promotions, faults, ..NOTHING_LEFT };
+    Herd { fail: 0b011, timelines_max: 2, ..herd(Faults { crash: true, ..NONE }, left) }
 }
 
 fn holds(name: &str, herd: Herd) {
@@ -133,6 +143,11 @@ fn servers_die_and_answers_are_lost() {
 }
 
 #[test]
+fn servers_die_and_links_break() {
+    holds("links", links());
+}
+
+#[test]
 fn nodes_freeze_and_clocks_are_slow() {
     holds("freezes", freezes());
 }
@@ -143,13 +158,19 @@ fn nobody_reaches_the_record() {
 }
 
 #[test]
-fn the_lead_is_handed_over() {
-    holds("handovers", handovers());
+fn handed_over_while_a_server_dies() {
+    holds("handovers, deaths", handovers(Faults { crash: true, ..NONE }));
+}
+
+#[test]
+fn handed_over_while_an_answer_is_lost_or_a_node_is_cut_off() {
+    holds("handovers, answers", handovers(Faults { answers: true, ..NONE }));
+    holds("handovers, cuts", handovers(Faults { cut: true, ..NONE }));
 }
 
 #[test]
 fn promotions_fail_and_people_decide() {
-    holds("words", words());
+    holds("words", words(1, 1));
 }
 
 #[test]
@@ -174,17 +195,17 @@ fn who_was_not_synchronous_lacks_writes() {
 
 #[test]
 fn shrinking_in_postgres_first_loses_writes() {
-    is_needed(losses(), Guards { shrinks_in_the_record_first: false, ..ALL });
+    is_needed(links(), Guards { shrinks_in_the_record_first: false, ..ALL });
 }
 
 #[test]
 fn growing_in_the_record_first_loses_writes() {
-    is_needed(losses(), Guards { grows_in_postgres_first: false, ..ALL });
+    is_needed(links(), Guards { grows_in_postgres_first: false, ..ALL });
 }
 
 #[test]
 fn growing_before_the_past_is_flushed_loses_writes() {
-    is_needed(losses(), Guards { what_was_before_is_flushed: false, ..ALL });
+    is_needed(links(), Guards { what_was_before_is_flushed: false, ..ALL });
 }
 
 #[test]
@@ -194,10 +215,10 @@ fn writing_over_what_was_not_seen_two_write() {
 
 #[test]
 fn acknowledging_before_it_was_opened_loses_writes() {
-    is_needed(words(), Guards { opened_before_acknowledging: false, ..ALL });
+    is_needed(words(0, 2), Guards { opened_before_acknowledging: false, ..ALL });
 }
 
 #[test]
 fn starting_again_after_a_release_two_write() {
-    is_needed(handovers(), Guards { released_stays_down: false, ..ALL });
+    is_needed(handovers(NONE), Guards { released_stays_down: false, ..ALL });
 }

@@ -2,7 +2,7 @@
 
 use crate::acts::{Outcome, Step};
 use crate::search::{self, Memory};
-use crate::state::{Left, NODES, Names, Node, Rec, State};
+use crate::state::{Left, NODES, Names, Node, Rec, Set, State};
 use pgherd::cluster::SyncMode;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +90,13 @@ pub(crate) struct Herd {
     pub(crate) mode: SyncMode,
     pub(crate) guards: Guards,
     pub(crate) faults: Faults,
+    /// To which of the nodes they happen.
+    pub(crate) fail: Set,
     pub(crate) left: Left,
     pub(crate) writes_max: u8,
     pub(crate) timelines_max: u8,
+    /// One may take a tick.
+    pub(crate) slow_requests: bool,
     pub(crate) looks: Memory<Option<Rec>>,
     pub(crate) bits: Memory<bool>,
     pub(crate) steps: Memory<Option<Step>>,

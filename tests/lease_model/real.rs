@@ -115,7 +115,6 @@ pub(crate) fn hold(hold: &Hold, mode: SyncMode) -> lead::Hold {
         record: record(&hold.record, mode),
         revision: revision(hold.current),
         good_since: at(hold.good),
-        renewed_at: at(hold.renewed),
         tried_at: at(hold.tried),
         open: open
             .map(|(sent, one)| Attempt { sent: at(*sent), record: record(one, mode) })
@@ -135,7 +134,6 @@ pub(crate) fn held(hold: &lead::Hold) -> Hold {
         record: rec(&hold.record),
         current: hold.revision == PRESENT,
         good: age(hold.good_since),
-        renewed: age(hold.renewed_at),
         tried: age(hold.tried_at),
         open,
         gives_up: hold.gives_up,

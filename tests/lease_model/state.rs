@@ -45,7 +45,6 @@ pub(crate) struct Hold {
     pub(crate) record: Rec,
     pub(crate) current: bool,
     pub(crate) good: u8,
-    pub(crate) renewed: u8,
     pub(crate) tried: u8,
     pub(crate) open: [Option<(u8, Rec)>; 3],
     pub(crate) gives_up: bool,
@@ -227,6 +226,15 @@ impl State {
             if let Some(late) = &mut one.late {
                 shift(late);
             }
+            // What can stand in the record no more need not be dated.
+            let alive = [one.request.filter(|one| one.current).map(|one| one.record), one.late];
+            if let Some(hold) = &mut one.hold {
+                for (sent, record) in hold.open.iter_mut().flatten() {
+                    if *record != self.record && !alive.contains(&Some(*record)) {
+                        *sent = OLD;
+                    }
+                }
+            }
             if one.names == Names::Nobody {
                 one.since = 0;
             }
@@ -291,7 +299,6 @@ impl Hold {
             record,
             current: true,
             good: sent,
-            renewed: sent,
             tried: sent,
             open: [None; 3],
             gives_up: false,

@@ -10,14 +10,15 @@ impl Herd {
             next.left.faults = next.left.faults.checked_sub(1)?;
             Some(())
         };
+        let may = |node: usize| self.fail & (1 << node) != 0;
         match action {
             Action::Crash(node) => {
-                costs(next, self.faults.crash)?;
+                costs(next, self.faults.crash && may(node))?;
                 crash(next, node);
             }
             Action::Restart(node) => restart(next, node),
             Action::Pause(node) => {
-                costs(next, self.faults.pause)?;
+                costs(next, self.faults.pause && may(node))?;
                 next.nodes[node].paused = true;
             }
             Action::Thaw(node) => {
@@ -25,12 +26,12 @@ impl Herd {
                 self.fence_now(next, node);
             }
             Action::Stall(node) => {
-                costs(next, self.faults.stall)?;
+                costs(next, self.faults.stall && may(node))?;
                 next.nodes[node].stalled = true;
             }
             Action::GoOn(node) => next.nodes[node].stalled = false,
             Action::Cut(node) => {
-                costs(next, self.faults.cut)?;
+                costs(next, self.faults.cut && may(node))?;
                 next.nodes[node].cut = true;
             }
             Action::Mend(node) => next.nodes[node].cut = false,
