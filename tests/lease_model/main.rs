@@ -169,6 +169,14 @@ fn handed_over_while_an_answer_is_lost_or_a_node_is_cut_off() {
 }
 
 #[test]
+fn other_promises_are_kept_as_well() {
+    for mode in [SyncMode::Off, SyncMode::Required] {
+        let faults = Faults { crash: true, answers: true, cut: true, ..NONE };
+        holds(&format!("{mode:?}"), Herd { mode, fail: 0b011, ..herd(faults, ONE_FAULT) });
+    }
+}
+
+#[test]
 fn promotions_fail_and_people_decide() {
     holds("words", words(1, 1));
 }
