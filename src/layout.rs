@@ -158,9 +158,19 @@ impl Layout {
         self.state_dir.join("rewinding")
     }
 
+    /// What happened to this node, a line each.
+    pub fn events(&self) -> PathBuf {
+        self.state_dir.join("events.jsonl")
+    }
+
     /// Whom this node has last known as members of its cluster.
     pub fn members(&self) -> PathBuf {
         self.state_dir.join("members.json")
+    }
+
+    /// A voter's etcd: its `data`, its `tls`, and what it has seen.
+    pub fn etcd(&self) -> PathBuf {
+        self.state_dir.join("etcd")
     }
 
     /// Present in a data directory from before `initdb` until its first start is complete.

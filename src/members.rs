@@ -146,6 +146,26 @@ pub async fn ask(
     sightings
 }
 
+/// Asks this one, and nobody that it names.
+pub async fn ask_only(settings: &Settings, address: &Address) -> Sighting {
+    let (answer, proved) = ask_one(settings, address, AsOf::Now).await;
+    Sighting { address: address.clone(), known: true, proved, answer }
+}
+
+/// What a member that shows the control token says of itself as of now, if its pgherd says so within
+/// `at_most`.
+pub async fn ask_soon(settings: &Settings, address: &Address, at_most: Duration) -> Option<Report> {
+    let nonce = nonce();
+    let path = format!("/member?now&nonce={nonce}");
+    let node = (address.host.as_str(), settings.herd.http_port);
+    let said = download::ask_soon("GET", node, &path, None, at_most).await.ok()?;
+    let right = settings::proof(&settings.herd.control_token, &nonce, &said.text);
+    if said.code != 200 || said.proof != Some(right) {
+        return None;
+    }
+    serde_json::from_str(&said.text).ok()
+}
+
 /// A member that is remembered under an address where nobody answers has answered under another.
 pub fn find_again(memory: &Memory, sightings: &mut Vec<Sighting>) {
     for member in &memory.members {
@@ -214,5 +234,7 @@ pub async fn ask_its_postgres(settings: &Settings, address: &Address) -> Result<
         given_up: None,
         members: Vec::new(),
         instance: String::new(),
+        witness: false,
+        new_voter: None,
     })
 }

@@ -8,8 +8,8 @@ use crate::layout::{self, Layout, Major, Means, Work};
 use crate::members::{self, AsOf, Memory};
 use crate::postgres::copy::{self, Left};
 use crate::postgres::{self, PostgresError};
-use crate::scenario::{Cluster, DataDirectory, Ourselves, PortInUse, Refusal, Situation};
-use crate::settings::{NodeKind, Settings};
+use crate::scenario::{Cluster, DataDirectory, Lead, Ourselves, PortInUse, Refusal, Situation};
+use crate::settings::{Failover, NodeKind, Settings};
 use crate::system::account::{Account, AccountError};
 use crate::system::error::chain;
 use crate::system::files;
@@ -70,6 +70,8 @@ pub enum Asking<'a> {
         instance: &'a str,
         /// A person has said that whoever is silent is gone.
         leads_alone: bool,
+        /// What the cluster's record says, where there is one.
+        lead: &'a Lead,
     },
 }
 
@@ -166,11 +168,12 @@ pub async fn situation(
     let mut memory = Memory::read(layout);
     let everybody = members::everybody(settings, &memory, address);
     let data_directory = match settings.herd.kind {
-        NodeKind::Data | NodeKind::Witness => {
-            data_directory(layout, postgres, !everybody.is_empty()).await
+        NodeKind::Data => {
+            let compares = !everybody.is_empty() || settings.herd.failover == Failover::Quorum;
+            data_directory(layout, postgres, compares).await
         }
         // It has no use for one, and whatever is there is not its business.
-        NodeKind::Backup => DataDirectory::Empty,
+        NodeKind::Backup | NodeKind::Witness => DataDirectory::Empty,
     };
     let mut sightings = match asking {
         Asking::Nobody => Vec::new(),
@@ -227,6 +230,10 @@ pub async fn situation(
             leads_alone: matches!(asking, Asking::Everybody { leads_alone: true, .. }),
         },
         sightings,
+        lead: match asking {
+            Asking::Nobody => Lead::NotKept,
+            Asking::Everybody { lead, .. } => lead.clone(),
+        },
         pgdata: pgdata.clone(),
         data_dir: settings.postgres.data_dir.clone(),
         data_directory,

@@ -6,13 +6,20 @@
 //! `waitpid(-1)` takes exit statuses away from `tokio::process` (377 of 500 lost
 //! in a trial); in two processes each half is simple.
 //!
-//! Only when the node half has ended there is more to do: to end what it left
-//! behind, and Postgres in order. If PID 1 just went away too, the kernel would
+//! There is more to do in two cases. When the lease of the node half has run out (`fence.rs`), Postgres is
+//! stopped hard, whatever the node half is doing. And when the node half has ended, what it left
+//! behind is ended, and Postgres in order: if PID 1 just went away too, the kernel would
 //! kill Postgres in the middle of a write.
 
+mod family;
+mod fence;
+
+use crate::system::guard::ForNode;
 use crate::system::output::{Format, Stream, Tag, format_line};
-use crate::system::process::Process;
+use crate::system::priority;
+use crate::system::process::{Process, is_proc_ours};
 use crate::system::signals::{self, Caught};
+use fence::Fence;
 use nix::libc::{self, c_int};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -24,7 +31,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -78,7 +85,7 @@ pub fn run(main: &MainChild, options: InitOptions) -> u8 {
         say(&format!("orphans will not be reaped: {error}"));
     }
     // All signals are caught before there is a child to miss them.
-    let at_exec = AtExec::of(main);
+    let mut at_exec = AtExec::of(main);
     let caught = match Caught::all(&NOT_CAUGHT) {
         Ok(caught) => caught,
         Err(error) => {
@@ -90,6 +97,14 @@ pub fn run(main: &MainChild, options: InitOptions) -> u8 {
     signals::set_ignored(libc::SIGTTIN);
     signals::set_ignored(libc::SIGTTOU);
 
+    let mut fence = None;
+    if let MainChild::Node(_) = main {
+        match Fence::new() {
+            Ok((new, for_node)) => (fence, at_exec.guard) = (Some(new), Some(for_node)),
+            // It sees that it has no guard, and what it must not do without one.
+            Err(error) => say(&format!("cannot watch over the lease: {error}")),
+        }
+    }
     let child = match start(main, at_exec) {
         Ok(child) => child,
         Err((program, error)) => {
@@ -98,16 +113,22 @@ pub fn run(main: &MainChild, options: InitOptions) -> u8 {
         }
     };
     let _ = std::env::set_current_dir("/"); // keeps no volume busy
+    if fence.is_some() {
+        priority::raise();
+    }
 
     let to = if options.group { Pid::from_raw(-child.as_raw()) } else { child };
     let status = loop {
+        look(&mut fence, say);
         if let Some(status) = reap(|_| {}, child) {
             break status;
         }
-        if let Some(signal) = caught.next(None)
-            && main.wants(signal)
-        {
-            let _ = signals::send(to, signal); // ESRCH: it has ended, as `reap` will find
+        match caught.take() {
+            Some(signal) if main.wants(signal) => {
+                let _ = signals::send(to, signal); // ESRCH: it has ended, as `reap` will find
+            }
+            Some(_) => {}
+            None => wait(&caught, &fence, None),
         }
     };
     match main {
@@ -118,10 +139,21 @@ pub fn run(main: &MainChild, options: InitOptions) -> u8 {
             exit_code(status)
         }
         MainChild::Node(_) => {
-            let had_postgres = end_what_is_left(&caught, status, options);
+            let had_postgres = end_what_is_left(&caught, &mut fence, status, options);
             if had_postgres && status.success() { 1 } else { exit_code(status) }
         }
     }
+}
+
+fn look(fence: &mut Option<Fence>, say: impl Fn(&str)) {
+    if let Some(fence) = fence {
+        fence.look(say);
+    }
+}
+
+fn wait(caught: &Caught, fence: &Option<Fence>, deadline: Option<Instant>) {
+    let others: Vec<_> = fence.iter().flat_map(Fence::descriptors).collect();
+    caught.wait(&others, deadline);
 }
 
 fn exit_code(status: ExitStatus) -> u8 {
@@ -151,6 +183,8 @@ struct AtExec {
     mask: SigSet,
     /// The terminal on standard input, if there is one.
     terminal: Option<OwnedFd>,
+    /// What the node half tells us of its lease through.
+    guard: Option<ForNode>,
 }
 
 impl AtExec {
@@ -160,7 +194,7 @@ impl AtExec {
         match main {
             MainChild::Node(_) => {
                 let mask = SigSet::from_iter(TO_NODE);
-                AtExec { signals, ignored: vec![], mask, terminal: None }
+                AtExec { signals, ignored: vec![], mask, terminal: None, guard: None }
             }
             MainChild::Command(_) => AtExec {
                 // SIGPIPE was ignored by Rust's runtime, not by who started us.
@@ -172,6 +206,7 @@ impl AtExec {
                 terminal: Some(io::stdin())
                     .filter(IsTerminal::is_terminal)
                     .and_then(|stdin| stdin.as_fd().try_clone_to_owned().ok()),
+                guard: None,
             },
         }
     }
@@ -185,6 +220,9 @@ impl AtExec {
             // SIGTTOU cannot stop us: the init half ignores it. Fails where the
             // terminal is not ours to give, which is no reason not to run.
             let _ = tcsetpgrp(terminal, getpid());
+        }
+        if let Some(guard) = &self.guard {
+            guard.keep()?;
         }
         for &signal in &self.signals {
             if self.ignored.contains(&signal) {
@@ -254,13 +292,18 @@ fn reap_one() -> Option<(Pid, ExitStatus)> {
 }
 
 /// Ends all our children: Postgres by a fast shutdown, and at `stop_timeout` or a
-/// SIGTERM, SIGINT or SIGQUIT from outside by an immediate one, never by SIGKILL;
-/// others by SIGTERM. Returns when none is left, or none but strays that ignore
+/// SIGTERM, SIGINT or SIGQUIT from outside by an immediate one, and by SIGKILL only
+/// if a lease runs out meanwhile; others by SIGTERM. Returns when none is left, or none but strays that ignore
 /// it; says whether Postgres was among them.
 ///
 /// Who lost a parent is our child before SIGCHLD tells of that parent's end, so
 /// none is overlooked.
-fn end_what_is_left(caught: &Caught, node: ExitStatus, options: InitOptions) -> bool {
+fn end_what_is_left(
+    caught: &Caught,
+    fence: &mut Option<Fence>,
+    node: ExitStatus,
+    options: InitOptions,
+) -> bool {
     let say = |text: &str| say(options.format, text);
     let mut stop_postgres = libc::SIGINT;
     let mut stop_deadline = Instant::now().checked_add(options.stop_timeout);
@@ -268,6 +311,7 @@ fn end_what_is_left(caught: &Caught, node: ExitStatus, options: InitOptions) -> 
     let mut had_postgres = false;
     let mut told = HashMap::new();
     loop {
+        look(fence, say);
         reap(|pid| _ = told.remove(&pid), Pid::from_raw(0));
         let left = children();
         for child in &left {
@@ -296,14 +340,19 @@ fn end_what_is_left(caught: &Caught, node: ExitStatus, options: InitOptions) -> 
             }
             Some(deadline)
         };
-        match caught.next(deadline) {
-            Some(libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) | None if has_postgres => {
+        let signal = caught.take();
+        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        match signal {
+            Some(libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) | None
+                if has_postgres && (signal.is_some() || is_over) =>
+            {
                 if stop_postgres != libc::SIGQUIT {
                     say("shutting Postgres down immediately; it will recover at its next start");
                 }
                 stop_postgres = libc::SIGQUIT;
                 stop_deadline = None;
             }
+            None if !is_over => wait(caught, fence, deadline),
             Some(_) | None => {}
         }
     }
@@ -311,11 +360,10 @@ fn end_what_is_left(caught: &Caught, node: ExitStatus, options: InitOptions) -> 
 
 /// Our living children.
 fn children() -> Vec<Process> {
-    let this = getpid();
-    // A `/proc` of another pid namespace would name other processes.
-    if fs::read_link("/proc/self").ok().as_deref() != Some(Path::new(&this.to_string())) {
+    if !is_proc_ours() {
         return Vec::new();
     }
+    let this = getpid();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| Process::read(&entry.file_name()))

@@ -7,6 +7,7 @@
 use crate::service::{Listen, RestartBudget, ServiceName, Shutdown, Verdict};
 use crate::system::child::{Program, ProgramError, Running};
 use crate::system::error::chain;
+use crate::system::guard::Guard;
 use crate::system::output::{OutputHandle, Tag};
 use crate::system::wait::{self, GaveUp};
 use nix::sys::signal::Signal;
@@ -67,6 +68,7 @@ fn said(last_words: &[String]) -> String {
 pub struct Supervisor {
     output: OutputHandle,
     ended: mpsc::Sender<PostgresEnded>,
+    guard: Option<Arc<Guard>>,
     table: Mutex<Table>,
 }
 
@@ -94,9 +96,14 @@ struct Helper {
 }
 
 impl Supervisor {
-    /// Nothing runs yet. Unasked ends of Postgres are told to `ended`.
-    pub fn new(output: OutputHandle, ended: mpsc::Sender<PostgresEnded>) -> Arc<Self> {
-        Arc::new(Supervisor { output, ended, table: Mutex::default() })
+    /// Nothing runs yet. Unasked ends of Postgres are told to `ended`, and which process it is to
+    /// `guard`.
+    pub fn new(
+        output: OutputHandle,
+        ended: mpsc::Sender<PostgresEnded>,
+        guard: Option<Arc<Guard>>,
+    ) -> Arc<Self> {
+        Arc::new(Supervisor { output, ended, guard, table: Mutex::default() })
     }
 
     /// Afterwards Postgres accepts connections where `listen` says.
@@ -112,6 +119,11 @@ impl Supervisor {
                 return Err(StartError::RunsAlready);
             }
             let running = program.start(Tag::from("postgres"), &self.output)?;
+            if let Some(guard) = &self.guard
+                && let Err(error) = guard.watch(running.pid())
+            {
+                warn!("the init half does not know the server: {error}");
+            }
             table.postgres =
                 Some(Server { running: running.clone(), listen, ready: false, stopping: false });
             running
@@ -269,6 +281,15 @@ impl Supervisor {
             if tokio::time::timeout(HELPER_CEASES_WITHIN, running.wait()).await.is_err() {
                 let _ = running.signal_group(Signal::SIGKILL);
             }
+        }
+    }
+
+    /// The same for those that Postgres or barman need, not for etcd, which the cluster needs.
+    pub async fn stop_helpers_of_postgres(&self, stop_timeout: Duration) {
+        let etcd = self.table().helpers.remove(&ServiceName::Etcd);
+        self.stop_helpers(stop_timeout).await;
+        if let Some(etcd) = etcd {
+            self.table().helpers.insert(ServiceName::Etcd, etcd);
         }
     }
 

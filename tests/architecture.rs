@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const FACTS: &[&str] = &["cluster", "settings", "service", "layout", "lead", "scenario"];
-const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron"];
-const HANDS: &[&str] = &["supervisor", "members", "execute", "observe"];
+const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron", "etcd"];
+const HANDS: &[&str] =
+    &["supervisor", "keeper", "members", "execute", "observe", "voter", "journal"];
 
 /// A module of the crate, or one file of it where that differs, and what it may use.
 /// The lowest layer stands first.
@@ -26,25 +27,29 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("repmgr",         &[&["cluster", "settings", "service", "layout", "system"]]),
     ("barman",         &[&["cluster", "settings", "service", "layout", "system"]]),
     ("cron",           &[&["cluster", "settings", "service", "layout", "system"]]),
+    ("etcd",           &[&["cluster", "settings", "service", "layout", "system"]]),
     // Hands.
     ("supervisor",     &[&["service", "system"]]),
+    ("journal",        &[&["system"]]),
     ("members",        &[FACTS, TOOLS, &["system"]]),
-    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members"]]),
+    ("keeper",         &[FACTS, &["etcd", "system"]]),
+    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members", "journal", "keeper"]]),
     ("observe",        &[FACTS, TOOLS, &["system", "execute", "members"]]),
+    ("voter",          &[FACTS, TOOLS, &["system", "members", "execute", "keeper"]]),
     // The running node.
     ("control",        &[FACTS, TOOLS, HANDS, &["system"]]),
     // The init half has to stand when all the rest falls.
     ("pid1",           &[&["system"]]),
     // Faces. Two commands do more than show: `node` puts the node together, and `barman` is
     // what cron's jobs call.
-    ("http",           &[&["cluster", "settings", "scenario", "control"]]),
+    ("http",           &[&["cluster", "settings", "scenario", "control", "journal"]]),
     ("http/archive.rs", &[&["settings", "system", "barman"]]),
     ("http/token.rs",  &[&["settings", "system"]]),
-    ("http/wishes.rs", &[&["cluster", "settings", "control"]]),
-    ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman"]]),
+    ("http/wishes.rs", &[&["cluster", "settings", "keeper", "control"]]),
+    ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman", "journal"]]),
     ("cli/log.rs",     &[&["settings", "system"]]),
     ("cli/run.rs",     &[&["settings", "system", "pid1"]]),
-    ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "barman", "control", "http"]]),
+    ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "barman", "etcd", "control", "http"]]),
 ];
 
 /// These touch no file, process, socket or clock: whoever calls them brings what they need.

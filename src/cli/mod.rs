@@ -1,14 +1,20 @@
 //! The command line. Answers go to standard output, talk to standard error.
 
 mod ask;
+mod change;
+mod events;
+mod follow;
 mod log;
 mod node;
 mod run;
+mod show;
 
 use crate::layout;
 use crate::observe::{self, Asking, Bearings, Ports};
-use crate::scenario::{self, Decision, Refusal};
-use crate::settings::{self, Problems, Settings};
+use crate::scenario::{self, Decision, Lead, Refusal};
+use crate::settings::{self, Failover, Problems, Settings};
+use ask::Entrance;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -22,6 +28,8 @@ pub(crate) mod status {
     pub(crate) const DONE: u8 = 0;
     /// It failed.
     pub(crate) const FAILED: u8 = 1;
+    /// It was asked for in words that mean nothing.
+    pub(crate) const USAGE: u8 = 2;
     /// It is not done, for a reason that is said.
     pub(crate) const REFUSED: u8 = 3;
     /// The node does not answer.
@@ -33,6 +41,9 @@ pub(crate) mod status {
 #[derive(Parser)]
 #[command(version, about, disable_help_subcommand = true)]
 pub struct Cli {
+    /// Ask the node there instead of the one in this container
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    at: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,11 +60,65 @@ enum Command {
     Plan(Output),
     /// Show the cluster: a row a node
     Status(Output),
-    /// Let a former master lead again that waits for members which are gone for good
+    /// Hand the lead over to a standby, without losing a write
+    Switchover {
+        /// The standby's name; without one the node chooses
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+        /// Say what would happen, or why not, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Give the lead to a node when there is no primary
     Failover {
-        /// What the silent ones have and this node has not may be lost
+        /// The node's name; without one it is the one that has most
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+        /// What the silent ones have and that node has not may be lost
         #[arg(long)]
         allow_data_loss: bool,
+    },
+    /// Change no roles automatically, until `resume`
+    Pause,
+    /// Change roles automatically again
+    Resume,
+    /// Keep a node from being chosen, or let it be chosen again
+    Maintenance {
+        /// Whether it begins or ends
+        #[arg(value_name = "on|off", action = clap::ArgAction::Set, value_parser = on_or_off())]
+        on: bool,
+        /// Its name; without one it is the node that is asked
+        node: Option<String>,
+    },
+    /// Restart Postgres on a node; a primary keeps its lead
+    Restart {
+        /// Its name; without one it is the node that is asked
+        node: Option<String>,
+    },
+    /// Have Postgres on a node read its configuration again
+    Reload {
+        /// Its name; without one it is the node that is asked
+        node: Option<String>,
+    },
+    /// Throw a standby's data away and clone it again
+    Reinit {
+        /// Its name
+        node: String,
+    },
+    /// The cluster's members
+    #[command(name = "node", subcommand)]
+    Members(Members),
+    /// Show what happened, on all nodes, and by which rule
+    Events {
+        /// A line of JSON an event
+        #[arg(long)]
+        json: bool,
+        /// Go on with what happens from now on
+        #[arg(long)]
+        follow: bool,
+        /// Begin with so many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
     },
     /// Exit 0 if this node is alive (with --ready: if it serves); for health checks
     Health {
@@ -62,7 +127,7 @@ enum Command {
         ready: bool,
     },
     /// The node half; `run` starts it
-    #[command(hide = true)]
+    #[command(hide = true, name = "node-half")]
     Node(Node),
     /// What cron has barman do
     #[command(hide = true, subcommand)]
@@ -103,6 +168,12 @@ struct Node {
 }
 
 #[derive(Subcommand)]
+enum Members {
+    /// Who is a member, where, and who votes
+    List(Output),
+}
+
+#[derive(Subcommand)]
 enum Barman {
     Cron(Conf),
     Backup(Conf),
@@ -137,7 +208,18 @@ struct Conf {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    let status = match Cli::parse().command {
+    let Cli { at, command } = Cli::parse();
+    if at.is_some() && !command.asks_a_node() {
+        let kind = clap::error::ErrorKind::ArgumentConflict;
+        Cli::command().error(kind, "--at is for commands that ask a running node").exit();
+    }
+    let asks = |then: &dyn Fn(&Entrance) -> Result<u8, u8>| {
+        with_settings(|settings| {
+            let entrance = Entrance::new(settings, at.as_deref());
+            entrance.and_then(|entrance| then(&entrance)).unwrap_or_else(|status| status)
+        })
+    };
+    let status = match command {
         Command::Run(Run { signal_group, hold_at, command }) => {
             run::run(command, signal_group, hold_at)
         }
@@ -145,15 +227,61 @@ pub fn main() -> ExitCode {
         Command::Check => check(),
         Command::Settings(Output { json }) => show_settings(json),
         Command::Plan(Output { json }) => plan(json),
-        Command::Status(Output { json }) => with_settings(|settings| ask::status(settings, json)),
-        Command::Failover { allow_data_loss } => {
-            with_settings(|settings| ask::failover(settings, allow_data_loss))
+        Command::Status(Output { json }) => asks(&|node| show::status(node, json)),
+        Command::Switchover { to, dry_run } => {
+            asks(&|node| change::switchover(node, to.as_deref(), dry_run))
         }
-        Command::Health { ready } => with_settings(|settings| ask::health(settings, ready)),
+        Command::Failover { to, allow_data_loss } => {
+            asks(&|node| change::failover(node, to.as_deref(), allow_data_loss))
+        }
+        Command::Pause => asks(&|node| change::pause(node, true)),
+        Command::Resume => asks(&|node| change::pause(node, false)),
+        Command::Maintenance { on, node: name } => {
+            asks(&|node| change::maintenance(node, on, name.as_deref()))
+        }
+        Command::Restart { node: name } => asks(&|node| change::restart(node, name.as_deref())),
+        Command::Reload { node: name } => asks(&|node| change::reload(node, name.as_deref())),
+        Command::Reinit { node: name } => asks(&|node| change::reinit(node, &name)),
+        Command::Members(Members::List(Output { json })) => asks(&|node| show::members(node, json)),
+        Command::Events { json, follow, limit } => {
+            asks(&|node| events::show(node, json, follow, limit))
+        }
+        Command::Health { ready } => asks(&|node| Ok(show::health(node, ready))),
         Command::Barman(job) => barman(job),
         Command::Wal(Wal::Fetch(wanted)) => fetch_wal(&wanted),
     };
     ExitCode::from(status)
+}
+
+impl Command {
+    fn asks_a_node(&self) -> bool {
+        match self {
+            Command::Status(_)
+            | Command::Switchover { .. }
+            | Command::Failover { .. }
+            | Command::Pause
+            | Command::Resume
+            | Command::Maintenance { .. }
+            | Command::Restart { .. }
+            | Command::Reload { .. }
+            | Command::Reinit { .. }
+            | Command::Members(_)
+            | Command::Events { .. }
+            | Command::Health { .. } => true,
+            Command::Run(_)
+            | Command::Check
+            | Command::Settings(_)
+            | Command::Plan(_)
+            | Command::Node(_)
+            | Command::Barman(_)
+            | Command::Wal(_) => false,
+        }
+    }
+}
+
+/// `on` and `off`, as a word of the command line.
+fn on_or_off() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
 }
 
 /// The names of the commands that people use.
@@ -209,14 +337,18 @@ fn show_settings(json: bool) -> u8 {
 
 fn plan(json: bool) -> u8 {
     with_settings(|settings| {
-        let ports = if ask::answers(settings) { Ports::Ours } else { Ports::Try };
+        let ports = if show::answers(settings) { Ports::Ours } else { Ports::Try };
         let bearings = match observe::bearings(settings) {
             Ok(bearings) => bearings,
             Err(error) => return failed(&error),
         };
         let recognised = observe::refuse_unwritable(settings, &bearings).and_then(|()| {
             // Not ours to be mistaken for a start.
-            let asking = Asking::Everybody { instance: "plan", leads_alone: false };
+            let lead = match settings.herd.failover {
+                Failover::Quorum => Lead::Unknown { why: "a plan does not ask for it".to_owned() },
+                Failover::Manual | Failover::Eager => Lead::NotKept,
+            };
+            let asking = Asking::Everybody { instance: "plan", leads_alone: false, lead: &lead };
             let situation = block_on(observe::situation(settings, &bearings, ports, asking));
             scenario::recognise(settings, &situation)
         });
@@ -256,11 +388,7 @@ fn fetch_wal(Fetch { partial, following, sure, name, path }: &Fetch) -> u8 {
         return status::FAILED;
     }
     let sources = layout::archive_sources();
-    let runtime = runtime();
-    let fetched = runtime.block_on(crate::barman::fetch_wal(&sources, name, path, *partial));
-    // A resolver that still looks for a node that is gone is not waited for.
-    runtime.shutdown_background();
-    match fetched {
+    match block_on(crate::barman::fetch_wal(&sources, name, path, *partial)) {
         Ok(true) => status::DONE,
         Ok(false) => status::FAILED, // Without a word: Postgres asks for many that never were.
         Err(error) => {
@@ -307,5 +435,9 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    runtime().block_on(future)
+    let runtime = runtime();
+    let done = runtime.block_on(future);
+    // A resolver that still looks for a node that is gone is not waited for.
+    runtime.shutdown_background();
+    done
 }

@@ -1,11 +1,16 @@
-//! `pgherd node`: the node half, from the environment to the exit status.
+//! `pgherd node-half`: the node half, from the environment to the exit status.
 
 use super::{bad_settings, failed, log, read_settings, run::format, runtime, say, status};
 use crate::barman;
+use crate::cluster::Address;
 use crate::control::{EVENTS_MAX, Event, Node};
+use crate::etcd;
 use crate::execute::Hands;
 use crate::http;
+use crate::journal::Journal;
+use crate::keeper::Keeper;
 use crate::layout::Layout;
+use crate::lead::Us;
 use crate::members::{self, Memory};
 use crate::observe::{self, Asking, Bearings, Ports};
 use crate::postgres::conf;
@@ -14,13 +19,17 @@ use crate::service::Shutdown;
 use crate::settings::{NodeKind, Settings};
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
+use crate::system::error::chain;
 use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory};
+use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
+use crate::voter;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, unix::pipe};
@@ -33,6 +42,8 @@ const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
 /// Runs the node and returns the container's exit status.
 pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
+    // Before there is a child that could inherit it.
+    let guard = Guard::inherited().map(Arc::new);
     let settings = match read_settings() {
         Ok(settings) => settings,
         Err(problems) => return bad_settings(&problems),
@@ -47,7 +58,7 @@ pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
     }
     log::abort_on_panic(output.clone());
     let runtime = runtime();
-    let ended = runtime.block_on(start(settings, flags, hold_at, output.clone()));
+    let ended = runtime.block_on(start(settings, flags, hold_at, output.clone(), guard));
     // Not for as long as a resolver looks for a host that is gone.
     runtime.shutdown_timeout(THREADS_END_WITHIN);
     let code = ended.unwrap_or_else(|refused| {
@@ -91,6 +102,7 @@ async fn start(
     flags: Vec<String>,
     hold_at: Option<usize>,
     output: OutputHandle,
+    guard: Option<Arc<Guard>>,
 ) -> Result<u8, NotStarted> {
     // First of all: a container may be stopped before it has become a node.
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
@@ -103,14 +115,32 @@ async fn start(
     let Bearings { layout, id, address, postgres, barman, ourselves, .. } = bearings.clone();
     let said = settings.warnings.len(); // The snapshot's warnings begin with these.
     let (ended, ended_receiver) = mpsc::channel(EVENTS_MAX);
-    let supervisor = Supervisor::new(output.clone(), ended);
+    let supervisor = Supervisor::new(output.clone(), ended, guard.clone());
     barman_log(&layout.barman_log_pipe, &barman, &output);
+    let instance = instance();
+    let voter = etcd::Member::of(&settings, &layout, &address).map(Arc::new);
+    let owner = match settings.herd.kind {
+        NodeKind::Data | NodeKind::Witness => &postgres,
+        NodeKind::Backup => &barman,
+    };
+    let owned = voter.clone().map(|voter| (voter, owner.clone()));
+    let journal = Journal::open(&settings.repmgr.node_name, layout.events(), owner);
+    let keeper = keeper(&settings, &address, &instance, guard.clone(), owned)?;
     let hands = Arc::new(Hands {
         settings,
         layout,
         address,
         id: id.map_or_else(OnceLock::new, OnceLock::from),
-        instance: instance(),
+        instance,
+        journal,
+        keeper,
+        voter,
+        guard,
+        others: Mutex::default(),
+        preferred: Mutex::default(),
+        synchronous_now: Notify::new(),
+        asked: AtomicBool::new(false),
+        allow_data_loss: AtomicBool::new(false),
         look_now: Notify::new(),
         look_around: Notify::new(),
         upstream: Mutex::default(),
@@ -124,12 +154,39 @@ async fn start(
         hold_at,
     });
     let archived = http::Archived::of(&hands.settings, &hands.barman);
-    let wishes = http::Wishes::new(&hands.settings, sender.clone());
+    let wishes = http::Wishes::new(&hands.settings, hands.keeper.clone(), sender.clone());
+    let hands_of_the_voter = Arc::clone(&hands);
+    let journal = hands.journal.clone();
     let channel = (sender, events);
     let (node, snapshots) = Node::new(hands, bearings, &on_disk, ended_receiver, channel);
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
-    tokio::spawn(http::serve(listener, snapshots, archived, wishes));
+    tokio::spawn(voter::run(hands_of_the_voter));
+    tokio::spawn(http::serve(listener, snapshots, archived, wishes, Some(journal)));
     Ok(node.run().await)
+}
+
+/// Who leads is agreed on in etcd, where the settings say so.
+fn keeper(
+    settings: &Settings,
+    address: &Address,
+    instance: &str,
+    guard: Option<Arc<Guard>>,
+    voter: Option<(Arc<etcd::Member>, Account)>,
+) -> Result<Option<Keeper>, NotStarted> {
+    let client = etcd::Client::of(settings, address).map_err(|error| refused(&error))?;
+    let Some(client) = client else { return Ok(None) };
+    let first_read = voter.filter(|(member, _)| member.is_new()).map(|(member, account)| {
+        let note = move || member.note_voted(&account).map_err(|error| chain(&error));
+        Box::new(note) as Box<dyn Fn() -> Result<(), String> + Send + Sync>
+    });
+    let us = Us {
+        name: settings.repmgr.node_name.clone(),
+        address: address.clone(),
+        instance: instance.to_owned(),
+        lease: settings.herd.lease,
+        synchronous: settings.herd.synchronous,
+    };
+    Ok(Some(Keeper::start(settings, us, client, guard, first_read)))
 }
 
 /// What a node needs before it can begin.

@@ -46,7 +46,7 @@ pub(super) fn format(settings: &Settings) -> Format {
 }
 
 fn node_command(hold_at: Option<usize>, flags: Vec<OsString>) -> Vec<OsString> {
-    let mut argv: Vec<OsString> = vec!["node".into()];
+    let mut argv: Vec<OsString> = vec!["node-half".into()];
     if let Some(step) = hold_at {
         argv.extend(["--hold-at".into(), step.to_string().into()]);
     }

@@ -31,6 +31,12 @@ pub struct Report {
     pub members: Vec<Address>,
     /// A number of its own for each start, so that a node knows itself under any address.
     pub instance: String,
+    /// It has a vote, and nothing else.
+    #[serde(default)]
+    pub witness: bool,
+    /// Of a voter: its etcd has never been part of a majority.
+    #[serde(default)]
+    pub new_voter: Option<bool>,
 }
 
 /// Histories that a person has given up: those after `kept`, up to `up_to`. Hearsay about them keeps
@@ -76,6 +82,12 @@ pub enum NodeState {
     CatchingUp,
     /// It takes back what the others have not.
     Rewinding,
+    /// It becomes the primary.
+    Promoting,
+    /// It hands the lead over.
+    Demoting,
+    /// Another node may lead: Postgres takes no more writes, and was stopped at once.
+    Fenced,
     /// Postgres does not run, or is about to end.
     Stopped,
     /// Postgres runs and does not answer; or the node does not.
@@ -153,6 +165,9 @@ impl fmt::Display for NodeState {
             NodeState::Running => "running",
             NodeState::CatchingUp => "catching-up",
             NodeState::Rewinding => "rewinding",
+            NodeState::Promoting => "promoting",
+            NodeState::Demoting => "demoting",
+            NodeState::Fenced => "fenced",
             NodeState::Stopped => "stopped",
             NodeState::Unreachable => "unreachable",
         })

@@ -138,6 +138,8 @@ mod tests {
             given_up: None,
             members: Vec::new(),
             instance: host.to_owned(),
+            witness: false,
+            new_voter: None,
         };
         let answer = Answer::Report(Box::new(report));
         Sighting { address: host.parse().unwrap(), known: true, proved: true, answer }

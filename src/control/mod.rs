@@ -9,7 +9,8 @@ mod node;
 mod node_role;
 mod observer;
 mod snapshot;
+mod synchronous;
 
-pub use node::{EVENTS_MAX, Event, Node};
+pub use node::{Asked, EVENTS_MAX, Event, Granted, Node, Wish};
 pub use node_role::NodeRole;
 pub use snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};

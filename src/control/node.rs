@@ -1,29 +1,41 @@
 //! The running node: its events, and what follows from each.
 
 mod ended;
+mod lead;
+mod noted;
+mod rest;
 mod seen;
+mod standing;
 mod stop;
+mod wishes;
+
+pub use lead::{Asked, Granted, Wish};
 
 use super::decide::{self, Observation};
 use super::node_role::NodeRole;
 use super::observer::{self, Seen};
 use super::snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
-use crate::cluster::{NodeState, Report, Role, Standing};
+use super::synchronous;
+use crate::cluster::{NodeState, Role, Standing};
 use crate::execute::{Hands, PlanError, Progress};
 use crate::members::Memory;
 use crate::observe::{self, Asking, Bearings, Ports};
 use crate::postgres::{Health, SqlError};
-use crate::scenario::{self, Activity, DataDirectory, Decision, Plan, Scenario, Situation, Wait};
+use crate::scenario::{
+    self, Activity, DataDirectory, Decision, Lead, Plan, Scenario, Situation, Wait,
+};
 use crate::service::{Listen, RestartBudget, Shutdown};
-use crate::settings::NodeKind;
 use crate::supervisor::PostgresEnded;
 use crate::system::error::chain;
 use crate::system::wait;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
+
+use rest::RulesRest;
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -46,6 +58,12 @@ pub enum Event {
     LookedNow(Box<Health>, Instant),
     /// A person says that whoever is silent is gone.
     LeadAlone,
+    /// What is known of who leads by the cluster's record has changed.
+    Lead(Box<crate::keeper::Seen>),
+    /// A person wants something.
+    Asked(Asked),
+    /// Our server takes writes, and another node leads by the record.
+    Usurps,
     /// The container is to stop. Said again, it is in a hurry.
     StopRequested(Shutdown),
     /// The configuration is to be read again.
@@ -59,6 +77,9 @@ pub enum Event {
 pub const EVENTS_MAX: usize = 64;
 /// How soon one looks again where nothing could be begun.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a start waits for the voters before it says so.
+const RECORD_READ_AT_MOST: Duration = Duration::from_secs(2);
 
 /// The exclusive owner of everything that changes.
 #[derive(Debug)]
@@ -91,6 +112,20 @@ pub struct Node {
     unanswered: u32,
     /// What is said of them, once they are too many.
     silence: Option<String>,
+    /// By the record this node leads, and may write.
+    leads: bool,
+    /// The lead was handed over, or is, because the container is to stop.
+    stops_after: Option<Shutdown>,
+    /// A lead that could not be taken is not tried for again before this.
+    take_over_rest: RulesRest,
+    /// No commit is acknowledged, and why.
+    writes_wait: Option<String>,
+    /// The voters do not answer.
+    voters_silent: Option<String>,
+    /// The last taking of the lead that this node has followed, or brought about.
+    followed_epoch: Option<u64>,
+    /// As it was seen last.
+    record: Option<crate::lead::Record>,
 }
 
 /// What the node is doing.
@@ -106,27 +141,6 @@ enum Phase {
     BackingOff,
     /// Ending.
     Stopping,
-}
-
-/// How long the rules rest after one fired in vain: ever longer.
-#[derive(Debug, Default)]
-struct RulesRest {
-    until: Option<Instant>,
-    times: u32,
-}
-
-impl RulesRest {
-    const MAX: Duration = Duration::from_secs(60);
-
-    fn begin(&mut self) {
-        let pause = Duration::from_secs(1 << self.times.min(6)).min(Self::MAX);
-        self.times += 1;
-        self.until = Some(Instant::now() + pause);
-    }
-
-    fn is_over(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() >= until)
-    }
 }
 
 impl Node {
@@ -165,6 +179,13 @@ impl Node {
             disagreement: None,
             unanswered: 0,
             silence: None,
+            leads: false,
+            stops_after: None,
+            take_over_rest: RulesRest::default(),
+            writes_wait: None,
+            voters_silent: None,
+            followed_epoch: None,
+            record: None,
         };
         // Said before the others are asked: of two that would lead, one sees the other.
         node.say(node.standing_of(on_disk, false));
@@ -176,9 +197,22 @@ impl Node {
     /// Finds out what is to be done and does it, then serves until something says stop. Returns
     /// the container's exit status.
     pub async fn run(mut self) -> u8 {
+        self.note("started", None, concat!("pgherd ", env!("CARGO_PKG_VERSION"), " starts"));
         self.look(Duration::ZERO);
         let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
         tokio::spawn(observer::look_when_asked(Arc::clone(&hands), sender.clone()));
+        tokio::spawn(synchronous::keep(Arc::clone(&hands), sender.clone()));
+        if let Some(keeper) = &hands.keeper {
+            let (mut seen, sender) = (keeper.seen(), sender.clone());
+            tokio::spawn(async move {
+                while seen.changed().await.is_ok() {
+                    let now = Box::new(seen.borrow_and_update().clone());
+                    if sender.send(Event::Lead(now)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
         tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
@@ -203,6 +237,12 @@ impl Node {
             Event::PostgresEnded(PostgresEnded { status }) => match self.phase {
                 Phase::Serving => {
                     warn!("postgres ended with {status}, unasked");
+                    let why = status.to_string();
+                    self.note("postgres.ended", Some(&why), "postgres ended, unasked");
+                    let lost = self.hands.keeper.as_ref().is_some_and(|one| !one.now().leads);
+                    if self.made == Role::Primary && lost {
+                        return self.fenced();
+                    }
                     self.start_again();
                 }
                 // A plan that needs the server fails by itself.
@@ -234,17 +274,14 @@ impl Node {
             }
             Event::LeadAlone => {
                 warn!("a person says that whoever is silent is gone");
+                self.note("asked", None, "a person says that whoever is silent is gone");
                 self.leads_alone = true;
             }
+            Event::Lead(seen) => self.lead_seen(*seen),
+            Event::Asked(asked) => self.asked(asked),
+            Event::Usurps => self.usurps(),
             Event::StopRequested(how) => self.stop_requested(how),
-            Event::ReloadRequested => match self.phase {
-                Phase::Serving => {
-                    info!("reloading the configuration of postgres and repmgrd");
-                    self.hands.supervisor.reload();
-                }
-                // A start reads everything anyway.
-                Phase::Looking(_) | Phase::Planned(..) | Phase::BackingOff | Phase::Stopping => {}
-            },
+            Event::ReloadRequested => drop(self.reload()),
             Event::Stopped(_) => unreachable!("`run` ends on it"),
         }
     }
@@ -255,7 +292,11 @@ impl Node {
         let (sender, leads_alone) = (self.sender.clone(), self.leads_alone);
         self.phase = Phase::Looking(tokio::spawn(async move {
             wait::back_off(after).await;
-            let asking = Asking::Everybody { instance: &hands.instance, leads_alone };
+            let lead = match &hands.keeper {
+                Some(keeper) => keeper.read(RECORD_READ_AT_MOST).await,
+                None => Lead::NotKept,
+            };
+            let asking = Asking::Everybody { instance: &hands.instance, leads_alone, lead: &lead };
             let seen = observe::situation(&hands.settings, &bearings, Ports::Ours, asking).await;
             let _ = sender.send(Event::Looked(Box::new(seen))).await; // Nobody asks after the end.
         }));
@@ -295,6 +336,8 @@ impl Node {
                 }
                 if self.leads_alone {
                     self.keep_the_word(situation);
+                    self.hands.asked.store(true, Ordering::Relaxed);
+                    self.hands.allow_data_loss.store(true, Ordering::Relaxed);
                 }
                 self.waits = None;
                 self.row().waits_for = None;
@@ -332,19 +375,28 @@ impl Node {
             | Scenario::FromArchive
             | Scenario::Follow { .. }
             | Scenario::Promoted
+            | Scenario::TakeOver
+            | Scenario::HandOver { .. }
             | Scenario::BackupNodeStart => {}
         }
         if !serves_meanwhile(&scenario) {
             self.row().state = NodeState::Starting;
         }
         self.row().scenario = Some(RunningScenario::begun(plan.scenario.title()));
+        self.note("scenario.begun", None, plan.scenario.title());
         let carried_out = carry_out(Arc::clone(&self.hands), plan, self.sender.clone());
         self.phase = Phase::Planned(scenario, tokio::spawn(carried_out));
     }
 
     fn progressed(&mut self, progress: Progress) {
         let Phase::Planned(scenario, _) = &self.phase else { return };
-        let serves_meanwhile = serves_meanwhile(scenario);
+        let hands_over = matches!(scenario, Scenario::HandOver { .. });
+        let serves_meanwhile = serves_meanwhile(scenario)
+            && !(hands_over && self.hands.supervisor.serving().is_none());
+        if hands_over && !serves_meanwhile {
+            self.serves_no_more();
+            self.snapshot.primary = None;
+        }
         let id = self.hands.id.get().copied();
         let row = self.row();
         row.id = id;
@@ -354,6 +406,8 @@ impl Node {
                 Activity::Cloning => NodeState::Cloning,
                 Activity::Rewinding => NodeState::Rewinding,
                 Activity::CatchingUp => NodeState::CatchingUp,
+                Activity::Promoting => NodeState::Promoting,
+                Activity::Demoting => NodeState::Demoting,
             };
         }
         row.waits_for.clone_from(&progress.waits_for);
@@ -375,55 +429,6 @@ impl Node {
         }
     }
 
-    /// What the node says of itself before it serves.
-    fn standing_of(&self, on_disk: &DataDirectory, gives_way: bool) -> Standing {
-        if self.hands.settings.herd.kind != NodeKind::Data {
-            return Standing::NoData;
-        }
-        let first_role = self.hands.settings.repmgr.first_role;
-        match on_disk {
-            DataDirectory::Cluster(scenario::Cluster { role, control, .. }) => match control {
-                Some(control) => {
-                    Standing::AtRest { role: *role, timeline: control.timeline, lsn: control.lsn }
-                }
-                None => Standing::Preparing { role: *role },
-            },
-            DataDirectory::Empty
-            | DataDirectory::Unfinished
-            | DataDirectory::OtherMajor { .. }
-            | DataDirectory::Broken { .. }
-            | DataDirectory::Unreadable { .. }
-            | DataDirectory::Foreign { .. } => Standing::Empty { first_role, gives_way },
-        }
-    }
-
-    /// Tells the others what this node is.
-    fn say(&mut self, standing: Standing) {
-        let Hands { settings, address, id, instance, .. } = &*self.hands;
-        let before = self.snapshot.report.take();
-        let (newest, given_up, members) = match &before {
-            Some(before) => (before.newest, before.given_up, before.members.clone()),
-            // What a node has heard of outlives it, for those who ask it while it starts.
-            None => {
-                let memory = Memory::read(&self.hands.layout);
-                (memory.newest, memory.given_up, memory.addresses())
-            }
-        };
-        self.snapshot.report = Some(Report {
-            cluster: settings.herd.cluster.clone(),
-            name: settings.repmgr.node_name.clone(),
-            id: id.get().copied().filter(|_| settings.herd.kind == NodeKind::Data),
-            address: address.clone(),
-            system: before.as_ref().and_then(|before| before.system),
-            standing,
-            state: self.snapshot.nodes[0].state,
-            newest,
-            given_up,
-            members,
-            instance: instance.clone(),
-        });
-    }
-
     fn row(&mut self) -> &mut NodeStatus {
         &mut self.snapshot.nodes[0]
     }
@@ -431,7 +436,14 @@ impl Node {
 
 /// Consumers are served before, during and after it.
 fn serves_meanwhile(scenario: &Scenario) -> bool {
-    matches!(scenario, Scenario::FromArchive | Scenario::Follow { .. } | Scenario::Promoted)
+    matches!(
+        scenario,
+        Scenario::FromArchive
+            | Scenario::Follow { .. }
+            | Scenario::Promoted
+            | Scenario::TakeOver
+            | Scenario::HandOver { .. }
+    )
 }
 
 async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {

@@ -132,8 +132,8 @@ async fn own_server(
     session: &mut Option<Session>,
 ) -> Result<Option<(Health, Vec<Record>)>, SqlError> {
     match hands.settings.herd.kind {
-        NodeKind::Data | NodeKind::Witness => Ok(Some(ask(hands, session).await?)),
-        NodeKind::Backup => Ok(None),
+        NodeKind::Data => Ok(Some(ask(hands, session).await?)),
+        NodeKind::Backup | NodeKind::Witness => Ok(None),
     }
 }
 
@@ -147,7 +147,10 @@ async fn look(hands: &Hands, local: Option<(Health, Vec<Record>)>, memory: &mut 
     let own = local.as_ref().map(|(health, _)| health.timeline);
     let seen = remembered(memory, hands, own, records, &sightings);
     if seen != *memory {
-        let account = if local.is_some() { &hands.postgres } else { &hands.barman };
+        let account = match hands.settings.herd.kind {
+            NodeKind::Data | NodeKind::Witness => &hands.postgres,
+            NodeKind::Backup => &hands.barman,
+        };
         if let Err(error) = seen.write(&hands.layout, account) {
             warn!("what is known of the members is not kept: {}", chain(&error));
         }

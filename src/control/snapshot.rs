@@ -1,6 +1,8 @@
 //! What HTTP and `pgherd status` show: a copy of what the node knows, replaced after every event,
 //! so that a reader never waits for the loop and the loop never for a reader.
 
+mod words;
+
 use super::node_role::NodeRole;
 use crate::cluster::{Address, Lsn, NodeId, NodeState, Report, Timeline};
 use crate::execute::{Hands, Progress};
@@ -20,6 +22,12 @@ pub struct Snapshot {
     pub primary: Option<String>,
     /// Of the primary.
     pub timeline: Option<Timeline>,
+    /// Counts who took the lead, by the cluster's record; none where there is no record.
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// Who leads, or led last, by the record.
+    #[serde(default)]
+    pub holder: Option<String>,
     /// No change of roles happens by itself.
     pub paused: bool,
     /// `PGHERD_FAILOVER`.
@@ -77,6 +85,9 @@ pub struct NodeStatus {
     pub lag_seconds: Option<f64>,
     /// An acknowledged write is surely on it.
     pub sync: bool,
+    /// A person asked that it is not chosen.
+    #[serde(default)]
+    pub maintenance: bool,
     /// repmgr's priority; 0 is never promoted.
     pub priority: u32,
     /// repmgr's location.
@@ -128,8 +139,10 @@ impl Snapshot {
             state: ClusterState::Provisioning,
             primary: None,
             timeline: None,
+            epoch: None,
+            holder: None,
             paused: false,
-            failover: "manual".to_owned(),
+            failover: settings.herd.failover.to_string(),
             warnings,
             nodes: vec![NodeStatus {
                 state: NodeState::Starting,
@@ -154,7 +167,7 @@ impl Snapshot {
 
 impl NodeStatus {
     /// Of a node that has not said anything.
-    pub(super) fn unknown(name: &str, address: Address) -> Self {
+    pub(crate) fn unknown(name: &str, address: Address) -> Self {
         NodeStatus {
             name: name.to_owned(),
             id: None,
@@ -168,6 +181,7 @@ impl NodeStatus {
             lag_bytes: None,
             lag_seconds: None,
             sync: false,
+            maintenance: false,
             priority: 100,
             location: "default".to_owned(),
             votes: false,
@@ -201,34 +215,6 @@ impl RunningScenario {
     }
 }
 
-impl RunningScenario {
-    /// `1.2 of 4.0 GB, 30 %, about 40 s to go`.
-    fn bytes(&self) -> Option<String> {
-        let (done, total) = (self.bytes_done?, self.bytes_total.filter(|total| *total > 0)?);
-        let rest = self.seconds_left.map(|seconds| format!(", about {seconds} s to go"));
-        Some(format!(
-            "{} of {}, {} %{}",
-            bytes_in_words(done),
-            bytes_in_words(total),
-            (done.min(total) as f64 / total as f64 * 100.0) as u64,
-            rest.unwrap_or_default()
-        ))
-    }
-}
-
-/// With three digits at most.
-fn bytes_in_words(bytes: u64) -> String {
-    let mut size = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if size < 1000.0 {
-            let digits = if size < 10.0 && unit != "B" { 1 } else { 0 };
-            return format!("{size:.digits$} {unit}");
-        }
-        size /= 1024.0;
-    }
-    format!("{size:.1} TB")
-}
-
 impl fmt::Display for ClusterState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -237,51 +223,5 @@ impl fmt::Display for ClusterState {
             ClusterState::Degraded => "degraded",
             ClusterState::Unhealthy => "unhealthy",
         })
-    }
-}
-
-/// For a person: 80 columns, a row a node.
-impl fmt::Display for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} is {}", self.cluster, self.state)?;
-        let width = |of: fn(&NodeStatus) -> usize, least: usize| {
-            self.nodes.iter().map(of).max().unwrap_or_default().max(least)
-        };
-        let name = width(|node| node.name.len(), 4);
-        let address = width(|node| node.address.to_string().len(), 7);
-        let state = width(|node| node.state.to_string().len(), 8);
-        writeln!(
-            f,
-            "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  {:<10}  LAG",
-            "NODE", "ID", "ADDRESS", "ROLE", "STATE", "TL", "LSN"
-        )?;
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let mut nodes: Vec<&NodeStatus> = self.nodes.iter().collect();
-        nodes.sort_by_key(|node| (node.id.is_none(), node.id, &node.name));
-        for node in nodes {
-            writeln!(
-                f,
-                "{:<name$}  {:>2}  {:<address$}  {:<8}  {:<state$}  {:>2}  {:<10}  {}",
-                node.name,
-                or_dash(node.id.map(|id| id.to_string())),
-                node.address.to_string(),
-                or_dash(node.role.map(|role| role.to_string())),
-                node.state.to_string(),
-                or_dash(node.timeline.map(|timeline| timeline.to_string())),
-                or_dash(node.lsn.map(|lsn| lsn.to_string())),
-                or_dash(node.lag_bytes.map(bytes_in_words)),
-            )?;
-            if let Some(RunningScenario { title, stage, stages, stage_title, .. }) = &node.scenario
-            {
-                writeln!(f, "  {title}: {stage}/{stages} {stage_title}")?;
-            }
-            if let Some(done) = node.scenario.as_ref().and_then(RunningScenario::bytes) {
-                writeln!(f, "  {done}")?;
-            }
-            if let Some(reason) = &node.waits_for {
-                writeln!(f, "  waits: {reason}")?;
-            }
-        }
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "! {warning}"))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::standby::StandbyError;
 use crate::barman::CopyError;
+use crate::keeper::LeadError;
 use crate::postgres::peer::PeerError;
 use crate::postgres::{HookError, PostgresError, SqlError, conf::Unsafe};
 use crate::repmgr::RegisterError;
@@ -64,6 +65,17 @@ pub enum StepError {
     /// Settings of the operator's that cannot be lived with, a line each.
     #[error("{}", lines(.0))]
     Unsafe(Vec<Unsafe>),
+    /// The lead cannot be had, kept or given.
+    #[error(transparent)]
+    Lead(#[from] LeadError),
+    /// The one that was to lead is not ready to.
+    #[error(
+        "{to} has not got every write in time; nothing has changed (pgherd status shows its lag)"
+    )]
+    NotSynchronous {
+        /// Its node's name.
+        to: String,
+    },
     /// The step needs a server, and none runs.
     #[error("postgres does not run")]
     NoServer,

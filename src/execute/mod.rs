@@ -3,6 +3,7 @@
 
 mod archive;
 mod error;
+mod lead;
 mod standby;
 mod upstream;
 
@@ -12,7 +13,11 @@ pub use standby::StandbyError;
 use crate::barman;
 use crate::cluster::{Address, NodeId};
 use crate::cron;
+use crate::etcd;
+use crate::journal::Journal;
+use crate::keeper::{Keeper, LeadError};
 use crate::layout::Layout;
+use crate::lead::Rival;
 use crate::postgres::{self, Bytes, Session, restore};
 use crate::repmgr::{self, Identity};
 use crate::scenario::{Activity, Plan, Scenario, Step};
@@ -21,9 +26,11 @@ use crate::settings::{Secret, Settings};
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
 use crate::system::files::{FileError, acting_as, ensure_file, failed};
+use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
 use crate::system::output::OutputHandle;
 use std::fs;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc};
@@ -66,8 +73,37 @@ pub struct Hands {
     pub output: OutputHandle,
     /// The node's processes.
     pub supervisor: Arc<Supervisor>,
+    /// What happened to this node.
+    pub journal: Journal,
+    /// Who leads, by the record that the voters keep. None: nobody keeps one.
+    pub keeper: Option<Keeper>,
+    /// This node's vote, if it has one.
+    pub voter: Option<Arc<etcd::Member>>,
+    /// What stops our server where the lease runs out.
+    pub guard: Option<Arc<Guard>>,
+    /// The other members with data, as they were seen last.
+    pub others: Mutex<Vec<Other>>,
+    /// For whom commits are to wait, of several: see [`Hands::prefer`].
+    pub preferred: Mutex<Option<String>>,
+    /// Whether commits wait for the right standby is to be looked at now.
+    pub synchronous_now: Notify,
+    /// A person has asked for the lead that is taken next.
+    pub asked: AtomicBool,
+    /// … and for what may be lost by it.
+    pub allow_data_loss: AtomicBool,
     /// Wait before this step, counted as `pgherd plan` counts, until the container is stopped.
     pub hold_at: Option<usize>,
+}
+
+/// Another member that has data.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Where its Postgres is.
+    pub address: Address,
+    /// What it could do.
+    pub rival: Rival,
+    /// It is about to stop.
+    pub leaves: bool,
 }
 
 /// How far a plan is.
@@ -288,6 +324,15 @@ impl Hands {
             Step::AwaitStream => self.await_stream(teller).await?,
             Step::RegisterStandby => self.register_standby().await?,
             Step::DiscardOld => self.discard_old().await?,
+            Step::TakeLead => self.take_lead(teller).await?,
+            Step::Promote => {
+                kept.close().await;
+                self.promote().await?;
+            }
+            Step::AwaitSynchronous { to } => self.await_synchronous(to).await?,
+            Step::Checkpoint => kept.to(self, "postgres").await?.checkpoint().await?,
+            Step::AwaitReceived { to } => self.await_received(to).await?,
+            Step::ReleaseLead { to } => self.release_lead(Some(to)).await?,
         }
         Ok(())
     }
@@ -311,9 +356,27 @@ impl Hands {
             server = server.env(name, value);
         }
         let pgdata = layout.pgdata.clone();
+        self.may_start(listen)?;
         let before = postgres::pid_file_written(&pgdata);
         let accepts = |pid| postgres::accepts_connections(&pgdata, pid, before);
         self.supervisor.start_postgres(server, listen, accepts).await?;
+        Ok(())
+    }
+
+    /// A standby may always be started; whoever would take writes must hold the lead, and the init half
+    /// must know until when.
+    fn may_start(&self, listen: Listen) -> Result<(), StepError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let takes_writes = matches!(listen, Listen::Consumer { .. })
+            && !self.layout.pgdata.join("standby.signal").exists();
+        if takes_writes {
+            return if keeper.now().leads { Ok(()) } else { Err(LeadError::NotOurs.into()) };
+        }
+        if let Some(guard) = &self.guard
+            && !keeper.now().leads
+        {
+            guard.lift().map_err(|error| LeadError::Unguarded(error.to_string()))?;
+        }
         Ok(())
     }
 
@@ -339,6 +402,7 @@ impl Hands {
                 ServiceName::Postgres => unreachable!("Postgres is started by a step of its own"),
                 ServiceName::Repmgrd => repmgr::daemon(&layout, &account),
                 ServiceName::Crond => cron::daemon(),
+                ServiceName::Etcd => unreachable!("etcd runs from the node's beginning to its end"),
             };
             program.oom_score_adj(HELPER_OOM_SCORE_ADJ)
         };

@@ -53,8 +53,17 @@ impl Hands {
         let began = Instant::now();
         let mut told = None;
         loop {
-            let sightings =
-                members::ask(settings, &everybody, &self.address, &self.instance, AsOf::Now).await;
+            // Where the record names it, nobody who is silent is waited for.
+            let by_the_record = match self.leader_by_the_record() {
+                Some(address) => vec![members::ask_only(settings, &address).await],
+                None => Vec::new(),
+            };
+            let leads = |one: &Sighting| one.report().is_some_and(|one| one.leads_on().is_some());
+            let sightings = if by_the_record.iter().any(leads) {
+                by_the_record
+            } else {
+                members::ask(settings, &everybody, &self.address, &self.instance, AsOf::Now).await
+            };
             let why_not = match self.usable_primary(&sightings, ours).await {
                 Ok(found) => {
                     info!("{} at {} leads", found.name, found.address);
@@ -84,6 +93,13 @@ impl Hands {
         }
     }
 
+    /// Whom the cluster's record names, unless that is this node.
+    fn leader_by_the_record(&self) -> Option<Address> {
+        let record = self.keeper.as_ref()?.now().record?;
+        let leads = record.promoting.is_none() && record.released.is_none();
+        (leads && record.holder != self.settings.repmgr.node_name).then_some(record.address)
+    }
+
     /// Who leads, if it takes our roles' connections; or why nobody does, in one line.
     async fn usable_primary(
         &self,
@@ -102,7 +118,8 @@ impl Hands {
                 ));
             }
             // It was replaced, and does not know it yet: what it has not is not to be taken back.
-            if timeline < newest {
+            // Where a record is kept, that one is right, and what this node has beyond it is nobody's.
+            if timeline < newest && self.leader_by_the_record().as_ref() != Some(address) {
                 return Err(format!(
                     "{address} leads on timeline {timeline}, and this node has newer data \
                      (timeline {newest})"

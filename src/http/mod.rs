@@ -2,14 +2,19 @@
 //! [`Snapshot`]; no handler asks the server anything.
 
 mod archive;
+mod events;
 mod token;
 mod wishes;
 
 pub use archive::Archived;
 pub use wishes::Wishes;
 
+#[cfg(test)]
+pub(crate) use wishes::value;
+
 use crate::cluster::NodeState;
 use crate::control::{NodeRole, NodeStatus, Snapshot};
+use crate::journal::Journal;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -62,11 +67,13 @@ pub async fn serve(
     snapshots: Snapshots,
     archived: Option<Archived>,
     wishes: Wishes,
+    journal: Option<Journal>,
 ) {
     let archive = archived.map(archive::routes).unwrap_or_default();
-    let service = TowerToHyperService::new(
-        routes(snapshots.clone()).merge(archive).merge(wishes::routes(wishes, snapshots)),
-    );
+    let journal = journal.map(events::routes).unwrap_or_default();
+    let wishes = wishes::routes(wishes, snapshots.clone());
+    let service =
+        TowerToHyperService::new(routes(snapshots).merge(archive).merge(journal).merge(wishes));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
@@ -104,7 +111,7 @@ fn routes(snapshots: Snapshots) -> Router {
         .route("/primary", probe(primary))
         .route("/leader", probe(primary))
         .route("/read-write", probe(primary))
-        .route("/read-only", probe(|node| is_running(node) && node.role != Some(NodeRole::Backup)))
+        .route("/read-only", probe(|node| is_running(node) && !matches!(node.role, Some(NodeRole::Backup | NodeRole::Witness))))
         .route("/replica", probe(|node| serves_as(node, NodeRole::Standby)))
         .route("/status", get(status))
         .with_state(snapshots)
@@ -155,8 +162,8 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let no_files = |_: &std::path::Path| unreachable!("no variable names a file");
             let settings = crate::settings::read([], no_files).unwrap();
-            let wishes = Wishes::new(&settings, tokio::sync::mpsc::channel(1).0);
-            tokio::spawn(serve(listener, snapshots, None, wishes));
+            let wishes = Wishes::new(&settings, None, tokio::sync::mpsc::channel(1).0);
+            tokio::spawn(serve(listener, snapshots, None, wishes, None));
             for method in ["GET", "HEAD", "OPTIONS"] {
                 for (path, code) in [("/primary", "200"), ("/replica", "503"), ("/liveness", "200")]
                 {

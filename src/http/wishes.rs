@@ -3,16 +3,17 @@
 use super::token::{Token, said};
 use super::{Connection, Snapshots};
 use crate::cluster::{Role, Standing};
-use crate::control::{Event, Snapshot};
+use crate::control::{Asked, Event, Snapshot, Wish};
+use crate::keeper::{AGREED, Agreement, Keeper};
 use crate::settings::Settings;
 use axum::Router;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 /// Where requests go, and who may make them.
@@ -20,12 +21,14 @@ use tokio::time::timeout;
 pub struct Wishes {
     token: Token,
     sender: mpsc::Sender<Event>,
+    settings: Settings,
+    keeper: Option<Keeper>,
 }
 
 impl Wishes {
     /// To the node that listens to `sender`.
-    pub fn new(settings: &Settings, sender: mpsc::Sender<Event>) -> Self {
-        Wishes { token: Token::of(settings), sender }
+    pub fn new(settings: &Settings, keeper: Option<Keeper>, sender: mpsc::Sender<Event>) -> Self {
+        Wishes { token: Token::of(settings), sender, settings: settings.clone(), keeper }
     }
 }
 
@@ -33,6 +36,14 @@ pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {
     Router::new()
         .route("/member", get(member))
         .route("/failover", post(failover))
+        .route("/switchover", post(switchover))
+        .route("/restart", post(restart))
+        .route("/reload", post(reload))
+        .route("/reinitialize", post(reinitialize))
+        .route("/pause", put(pause))
+        .route("/maintenance", put(maintenance))
+        .route("/lease/agree", post(agree))
+        .route("/lease/look", post(look))
         .with_state((wishes, snapshots))
 }
 
@@ -64,14 +75,153 @@ async fn member(
     Ok((headers, body))
 }
 
-/// A former primary that waits for silent members is told that they are gone.
+/// Whoever leads cannot reach the voters, and asks whether it may go on.
+async fn agree(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let asked = query.as_deref().and_then(Agreement::parse);
+    let (Some(asked), Some(keeper)) = (asked, &wishes.keeper) else {
+        return said(StatusCode::BAD_REQUEST, "this node keeps no record of who leads");
+    };
+    if !asked.is_proved(&wishes.settings) {
+        return said(StatusCode::UNAUTHORIZED, "the question does not show the control token");
+    }
+    match keeper.agree(asked.instance, asked.epoch).await {
+        Ok(()) => {
+            let proof = wishes.token.proof(&asked.nonce, AGREED);
+            ([("pgherd-proof", proof)], AGREED).into_response()
+        }
+        Err(why) => said(StatusCode::CONFLICT, why),
+    }
+}
+
+/// The record has changed, somebody says. Anybody may: it is looked at more often than that.
+async fn look(State((wishes, _)): State<(Wishes, Snapshots)>) -> StatusCode {
+    if let Some(keeper) = &wishes.keeper {
+        keeper.look();
+    }
+    StatusCode::ACCEPTED
+}
+
+/// The value of `name` in a query, without its percent signs.
+pub(crate) fn value(query: Option<&str>, name: &str) -> Option<String> {
+    let query = query?;
+    let value = query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
+    Some(unescaped(value)).filter(|value| !value.is_empty())
+}
+
+/// Percent signs undone.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let code = code.and_then(|two| u8::from_str_radix(two, 16).ok());
+        (rest, _) = match (first, code) {
+            (b'%', Some(byte)) => (&after[2..], bytes.push(byte)),
+            _ => (after, bytes.push(first)),
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn switchover(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let dry_run = value(query.as_deref(), "dry_run").is_some();
+    let wish = Wish::Switchover { to: value(query.as_deref(), "to"), dry_run };
+    wishes.ask(&connection, &headers, wish).await
+}
+
+async fn restart(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Restart).await
+}
+
+async fn reload(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Reload).await
+}
+
+async fn reinitialize(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::Reinitialize).await
+}
+
+async fn pause(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let on = value(query.as_deref(), "on").is_none_or(|on| on != "false");
+    wishes.ask(&connection, &headers, Wish::Pause(on)).await
+}
+
+async fn maintenance(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let on = value(query.as_deref(), "on").is_none_or(|on| on != "false");
+    let own = wishes.settings.repmgr.node_name.clone();
+    let node = value(query.as_deref(), "node").unwrap_or(own);
+    wishes.ask(&connection, &headers, Wish::Maintenance { node, on }).await
+}
+
+impl Wishes {
+    /// What becomes of it, for whoever shows the token.
+    async fn ask(&self, connection: &Connection, headers: &HeaderMap, wish: Wish) -> Response {
+        if let Err(refused) = self.token.admit(connection, headers) {
+            return *refused;
+        }
+        let (reply, granted) = oneshot::channel();
+        let _ = self.sender.send(Event::Asked(Asked { wish, reply })).await; // Then there is no answer.
+        match timeout(GRANTED_WITHIN, granted).await {
+            Ok(Ok(Ok(done))) => said(StatusCode::ACCEPTED, done),
+            Ok(Ok(Err(why))) => said(StatusCode::CONFLICT, why),
+            Ok(Err(_)) | Err(_) => {
+                said(StatusCode::SERVICE_UNAVAILABLE, "this node does not answer just now")
+            }
+        }
+    }
+}
+
+/// The loop answers at once; the record takes a moment.
+const GRANTED_WITHIN: Duration = Duration::from_secs(3);
+
+/// A former primary that waits for silent members is told that they are gone; a standby that nobody
+/// leads is to lead.
 async fn failover(
     State((wishes, snapshots)): State<(Wishes, Snapshots)>,
     Extension(connection): Extension<Connection>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
     if let Err(refused) = wishes.token.admit(&connection, &headers) {
         return *refused;
+    }
+    let allow_data_loss = value(query.as_deref(), "allow_data_loss").is_some();
+    let serves = {
+        let snapshot = snapshots.borrow();
+        snapshot.report.as_ref().is_some_and(|one| matches!(one.standing, Standing::Serving { .. }))
+    };
+    if serves && wishes.keeper.is_some() {
+        return wishes.ask(&connection, &headers, Wish::Failover { allow_data_loss }).await;
     }
     let waits = {
         let snapshot = snapshots.borrow();
@@ -82,6 +232,12 @@ async fn failover(
     if !waits {
         let reason = "this node does not wait to lead again; to give the lead to a standby: \
                       docker exec -u postgres NODE repmgr standby promote";
+        return said(StatusCode::CONFLICT, reason);
+    }
+    if !allow_data_loss {
+        let reason = "whoever does not answer may have newer data, or lead where this node cannot see \
+                      it: what it has and this node has not is lost then. If you are sure: \
+                      --allow-data-loss";
         return said(StatusCode::CONFLICT, reason);
     }
     match wishes.sender.send(Event::LeadAlone).await {

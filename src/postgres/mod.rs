@@ -5,6 +5,7 @@ pub mod conninfo;
 pub mod copy;
 pub mod hba;
 pub mod hooks;
+pub mod leading;
 pub mod leftovers;
 mod password;
 pub mod peer;
@@ -364,6 +365,23 @@ pub fn newest_history(pgdata: &Path, account: &Account) -> Timeline {
     let timeline = |name: &OsString| {
         let number = name.to_str()?.strip_suffix(".history")?;
         u32::from_str_radix(number, 16).ok().map(Timeline)
+    };
+    names.iter().filter_map(timeline).max().unwrap_or(Timeline(1))
+}
+
+/// The newest timeline that a standby in `pgdata` has received WAL of: its segments are named after it.
+/// Its control file names it only after the next restartpoint, and its WAL receiver, which knows, is
+/// gone with the primary. A history file alone proves nothing: it comes before the WAL, also to a
+/// standby that went another way.
+pub fn newest_received(pgdata: &Path, account: &Account) -> Timeline {
+    let wal = pgdata.join("pg_wal");
+    let names = acting_as(account, || {
+        let entries = fs::read_dir(&wal).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).collect::<Vec<_>>()
+    });
+    let timeline = |name: &OsString| {
+        let name = name.to_str().filter(|name| name.len() == 24)?;
+        u32::from_str_radix(name.get(..8)?, 16).ok().map(Timeline)
     };
     names.iter().filter_map(timeline).max().unwrap_or(Timeline(1))
 }

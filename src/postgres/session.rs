@@ -227,7 +227,7 @@ impl Session {
         Ok(self.rows(doing, query).await?.first().is_some_and(|row| row.get(0)))
     }
 
-    async fn rows(&self, doing: &str, query: &str) -> Result<Vec<Row>, SqlError> {
+    pub(super) async fn rows(&self, doing: &str, query: &str) -> Result<Vec<Row>, SqlError> {
         let answer = self.client.query(query, &[]);
         let answer = async { answer.await.map_err(|error| query_error(doing, error)) };
         within(doing, STATEMENT_AT_MOST, answer).await

@@ -12,6 +12,7 @@
 //! - a copy of another node's is made beside, and takes its place when it is complete.
 
 mod backup_node;
+mod lead;
 mod plan;
 mod primary_first_start;
 mod primary_restart;
@@ -27,12 +28,12 @@ mod wait;
 pub use plan::{Plan, Stage};
 pub use recognise::recognise;
 pub use refusal::Refusal;
-pub use situation::{BackupsOf, Cluster, DataDirectory, Ourselves, PortInUse, Situation};
+pub use situation::{BackupsOf, Cluster, DataDirectory, Lead, Ourselves, PortInUse, Situation};
 pub use step::{Activity, Patience, Step};
 pub use wait::Wait;
 
 use crate::layout::{Layout, Means};
-use crate::settings::Settings;
+use crate::settings::{Failover, Settings};
 use serde::Serialize;
 
 /// One section of the scenario document, or of what belongs between them.
@@ -80,6 +81,13 @@ pub enum Scenario {
     },
     /// "Automatic failover", seen from the slave that somebody promoted.
     Promoted,
+    /// "Automatic failover", seen from the slave that has every acknowledged write.
+    TakeOver,
+    /// The planned way of it, seen from the master.
+    HandOver {
+        /// The slave's node name.
+        to: String,
+    },
     /// The node that keeps the backups starts, for the first time or again.
     BackupNodeStart,
 }
@@ -112,11 +120,15 @@ pub fn plan(settings: &Settings, layout: &Layout, means: Means, scenario: Scenar
         Scenario::FromArchive => rejoin::from_archive(),
         Scenario::Follow { replaces } => rejoin::follow(*replaces),
         Scenario::Promoted => rejoin::promoted(settings),
+        Scenario::TakeOver => lead::take_over(settings),
+        Scenario::HandOver { to } => lead::hand_over(to),
         Scenario::BackupNodeStart => backup_node::stages(),
     };
     for stage in &mut stages {
         stage.steps.retain(|step| means == Means::EveryAccount || !step.needs_root());
         stage.steps.retain(|step| settings.herd.keeps_backups() || !step.is_for_backups());
+        let record_is_kept = settings.herd.failover == Failover::Quorum;
+        stage.steps.retain(|step| record_is_kept || *step != Step::TakeLead);
     }
     Plan { scenario, stages }
 }

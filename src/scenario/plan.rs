@@ -54,6 +54,8 @@ impl Scenario {
             Scenario::FromArchive => "Slave catches up from the archive",
             Scenario::Follow { .. } => "Slave follows whoever is the master now",
             Scenario::Promoted => "Slave was promoted and becomes the master",
+            Scenario::TakeOver => "Automatic failover: slave takes over",
+            Scenario::HandOver { .. } => "Master hands over to a slave",
             Scenario::BackupNodeStart => "Backup node is started",
         }
     }

@@ -65,6 +65,7 @@ pub(super) fn stages(settings: &Settings, layout: &Layout, begun_anew: bool) -> 
         stage(format!("Start postgresql on consumer port {}", postgres.port), [
             Step::StopPostgres,
             Step::Complete { pgdata: pgdata.clone() },
+            Step::TakeLead,
             Step::StartPostgres {
                 listen: Listen::Consumer { port: postgres.port },
                 durability: Durability::Durable,

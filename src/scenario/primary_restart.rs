@@ -62,7 +62,8 @@ fn consumers(settings: &Settings, before: Option<Step>) -> Stage {
     let port = settings.postgres.port;
     let start =
         Step::StartPostgres { listen: Listen::Consumer { port }, durability: Durability::Durable };
-    stage(format!("Start postgresql on consumer port {port}"), before.into_iter().chain([start]))
+    let steps = before.into_iter().chain([Step::TakeLead, start]);
+    stage(format!("Start postgresql on consumer port {port}"), steps)
 }
 
 /// Users, the database repmgr and its record of this node are those that the settings ask for.

@@ -12,10 +12,14 @@
 //! What was true when it was asked stays true as long as it takes to start a server: a cluster that has
 //! to recover first does so out of reach, and asks again.
 //!
+//! Where voters keep a record of who leads, it stands in the place of the third: only whom it names last
+//! is begun as a primary, and its plan takes the lead anew before anybody is served
+//! ([`Step::TakeLead`](super::Step)).
+//!
 //! What a hand promotes without more than half being there to see it, only that hand can know:
 //! that gap closes where nothing but the cluster itself promotes.
 
-use super::situation::{Cluster, DataDirectory, Situation};
+use super::situation::{Cluster, DataDirectory, Lead, Situation};
 use super::{Decision, Refusal, Scenario, Wait};
 use crate::cluster::{Address, ControlData, Lsn, Report, Role, Standing, Timeline};
 use crate::settings::{NodeKind, Settings};
@@ -32,7 +36,7 @@ const FIRST_START_NEEDS_MIB: u64 = 128;
 /// does the cluster: `REPMGR_MASTER` is asked only when the disk is empty and nobody leads.
 pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Decision, Refusal> {
     situation.usable()?;
-    if settings.herd.kind == NodeKind::Backup {
+    if settings.herd.kind != NodeKind::Data {
         return Ok(Decision::Begin(Scenario::BackupNodeStart));
     }
     let pgdata = || situation.pgdata.clone();
@@ -67,7 +71,7 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Decision,
         DataDirectory::Cluster(cluster) => {
             let system = cluster.control.as_ref().map(|control| control.system);
             situation.of_our_cluster(&settings.herd.cluster, system)?;
-            restart(situation, cluster)
+            restart(settings, situation, cluster)
         }
     }
 }
@@ -75,8 +79,15 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Decision,
 fn first_start(settings: &Settings, situation: &Situation) -> Decision {
     let begun_anew = situation.data_directory == DataDirectory::Unfinished;
     let join = Decision::Begin(Scenario::StandbyFirstStart { begun_anew });
+    if let (Role::Primary, Lead::Unknown { why }) = (settings.repmgr.first_role, &situation.lead) {
+        return Decision::Wait(Wait::Voters { why: why.clone() });
+    }
     match (settings.repmgr.first_role, situation.leader()) {
         (Role::Standby, _) | (Role::Primary, Ok(Some(_))) => join,
+        // There is, or was, a cluster: whoever has its data leads.
+        (Role::Primary, _) if matches!(situation.lead, Lead::Held { .. } | Lead::Handed { .. }) => {
+            join
+        }
         (Role::Primary, Err(two)) => Decision::Wait(two),
         (Role::Primary, Ok(None)) => match in_the_way_of_a_first_start(settings, situation) {
             Some(wait) => Decision::Wait(wait),
@@ -123,7 +134,11 @@ fn in_the_way_of_a_first_start(settings: &Settings, situation: &Situation) -> Op
     reports().find_map(rival)
 }
 
-fn restart(situation: &Situation, cluster: &Cluster) -> Result<Decision, Refusal> {
+fn restart(
+    settings: &Settings,
+    situation: &Situation,
+    cluster: &Cluster,
+) -> Result<Decision, Refusal> {
     let pgdata = || situation.pgdata.clone();
     if cluster.may_be_in_use {
         return Err(Refusal::MaybeInUse { pgdata: pgdata() });
@@ -139,13 +154,19 @@ fn restart(situation: &Situation, cluster: &Cluster) -> Result<Decision, Refusal
         Role::Standby => {
             Ok(Decision::Begin(Scenario::StandbyRestart { moves_in: cluster.moves_in }))
         }
-        Role::Primary => restart_of_a_primary(situation, cluster),
+        Role::Primary => restart_of_a_primary(settings, situation, cluster),
     }
 }
 
-fn restart_of_a_primary(situation: &Situation, cluster: &Cluster) -> Result<Decision, Refusal> {
+fn restart_of_a_primary(
+    settings: &Settings,
+    situation: &Situation,
+    cluster: &Cluster,
+) -> Result<Decision, Refusal> {
     let was_killed = cluster.control.as_ref().is_some_and(|control| !control.shut_down);
-    let begin = Decision::Begin(if was_killed && !situation.ourselves.knows_nobody {
+    // Where the lead is held while it recovers, nobody else is promoted meanwhile.
+    let asks_again = situation.lead == Lead::NotKept && !situation.ourselves.knows_nobody;
+    let begin = Decision::Begin(if was_killed && asks_again {
         Scenario::Recovery
     } else {
         Scenario::PrimaryRestart { adopted: !cluster.made_here }
@@ -155,6 +176,9 @@ fn restart_of_a_primary(situation: &Situation, cluster: &Cluster) -> Result<Deci
         return Ok(begin);
     };
     let ours = control.timeline;
+    if let Some(wait_or_rejoin) = as_the_record_says(settings, situation, ours) {
+        return Ok(wait_or_rejoin.unwrap_or(begin));
+    }
     match situation.leader() {
         Err(two) => return Ok(Decision::Wait(two)),
         Ok(Some((_, timeline))) if timeline > ours => {
@@ -183,6 +207,44 @@ fn restart_of_a_primary(situation: &Situation, cluster: &Cluster) -> Result<Deci
         return Ok(begin);
     }
     Ok(without_a_majority(situation).map_or(begin, Decision::Wait))
+}
+
+/// What follows for a former primary on timeline `ours` from the record of who leads, if there is one;
+/// `Some(None)`: it leads again. Nobody leads but by the record, so hearsay of a newer timeline, or a
+/// server that somebody has promoted by hand, is not asked.
+fn as_the_record_says(
+    settings: &Settings,
+    situation: &Situation,
+    ours: Timeline,
+) -> Option<Option<Decision>> {
+    let wait = |wait| Some(Some(Decision::Wait(wait)));
+    match &situation.lead {
+        Lead::NotKept | Lead::Free => None,
+        Lead::Unknown { why } => wait(Wait::Voters { why: why.clone() }),
+        Lead::Handed { to } => wait(Wait::Handed { to: to.clone() }),
+        Lead::Held { holder, timeline, .. } if *holder == settings.repmgr.node_name => {
+            if *timeline > ours {
+                return wait(Wait::OlderThanTheRecord { recorded: *timeline, ours });
+            }
+            Some(None)
+        }
+        Lead::Held { holder, address, timeline, .. } => {
+            let leads = situation
+                .reports()
+                .any(|(_, report)| report.name == *holder && report.leads_on().is_some());
+            if leads {
+                return Some(Some(Decision::Begin(Scenario::Rejoin { as_standby: false })));
+            }
+            if situation.ourselves.leads_alone {
+                return Some(None);
+            }
+            wait(Wait::LeadElsewhere {
+                holder: holder.clone(),
+                address: address.clone(),
+                timeline: *timeline,
+            })
+        }
+    }
 }
 
 /// Somebody who answers has newer data than ours; or somebody has heard of some, and no person has

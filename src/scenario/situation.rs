@@ -32,6 +32,38 @@ pub struct Situation {
     pub ourselves: Ourselves,
     /// What every other member says that is configured, registered or remembered.
     pub sightings: Vec<Sighting>,
+    /// What the cluster's record says about who leads.
+    pub lead: Lead,
+}
+
+/// What the record says that the voters keep, at a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// There is none: `PGHERD_FAILOVER` is manual.
+    NotKept,
+    /// It could not be read just now.
+    Unknown {
+        /// Why, in words.
+        why: String,
+    },
+    /// There is none yet: nobody has ever led.
+    Free,
+    /// Somebody leads, or led last.
+    Held {
+        /// The node's name.
+        holder: String,
+        /// Where it is.
+        address: Address,
+        /// Which cluster it leads.
+        system: SystemId,
+        /// On which timeline it leads.
+        timeline: Timeline,
+    },
+    /// It was handed to another one, whose turn it is for a moment.
+    Handed {
+        /// To whom.
+        to: String,
+    },
 }
 
 /// This node, as the others know it.

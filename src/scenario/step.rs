@@ -129,6 +129,28 @@ pub enum Step {
     RegisterStandby,
     /// What was in the data directory before is gone, unless it is to be kept.
     DiscardOld,
+    /// The cluster's record says that this node leads, and nobody else may. Where nobody keeps such a
+    /// record, nothing is to be done.
+    TakeLead,
+    /// The running standby takes writes, and the record says so; no write was acknowledged before that.
+    Promote,
+    /// The record names this standby as one that has every acknowledged write.
+    AwaitSynchronous {
+        /// Its node's name.
+        to: String,
+    },
+    /// A checkpoint has just been written: the next one, of a shutdown, is short.
+    Checkpoint,
+    /// That standby has all that was written here, to the end of the shutdown.
+    AwaitReceived {
+        /// Its node's name.
+        to: String,
+    },
+    /// The record says that the lead is to be had, and by whom. Postgres does not run.
+    ReleaseLead {
+        /// Its node's name.
+        to: String,
+    },
 }
 
 /// How long a step waits for what others do.
@@ -152,6 +174,10 @@ pub enum Activity {
     Rewinding,
     /// It serves, and replays what it has missed.
     CatchingUp,
+    /// It becomes the primary.
+    Promoting,
+    /// It hands the lead over.
+    Demoting,
 }
 
 impl Step {
@@ -186,7 +212,13 @@ impl Step {
             | Step::FollowPrimary { .. }
             | Step::ForgetOthers
             | Step::RegisterStandby
-            | Step::DiscardOld => Activity::Starting,
+            | Step::DiscardOld
+            | Step::TakeLead => Activity::Starting,
+            Step::Promote => Activity::Promoting,
+            Step::AwaitSynchronous { .. }
+            | Step::Checkpoint
+            | Step::AwaitReceived { .. }
+            | Step::ReleaseLead { .. } => Activity::Demoting,
         }
     }
 
@@ -288,6 +320,14 @@ impl fmt::Display for Step {
             Step::ForgetOthers => write!(f, "forget the nodes that another image registered"),
             Step::RegisterStandby => write!(f, "register this node as a standby"),
             Step::DiscardOld => write!(f, "throw away what was replaced"),
+            Step::TakeLead => write!(f, "take the lead, as the record has it"),
+            Step::Promote => write!(f, "promote postgres"),
+            Step::AwaitSynchronous { to } => {
+                write!(f, "wait until every acknowledged write is on {to}, too")
+            }
+            Step::Checkpoint => write!(f, "write a checkpoint"),
+            Step::AwaitReceived { to } => write!(f, "see that {to} has all of it"),
+            Step::ReleaseLead { to } => write!(f, "let {to} lead, as the record has it"),
         }
     }
 }

@@ -115,6 +115,46 @@ pub enum Wait {
         /// It goes first.
         gives_way: bool,
     },
+    /// More than half of the voters do not answer.
+    #[error(
+        "the cluster's record of who leads cannot be read ({why}): waits for the voters; nobody \
+         takes writes without them"
+    )]
+    Voters {
+        /// In words.
+        why: String,
+    },
+    /// Another one holds the lead, and does not serve yet, or any more.
+    #[error(
+        "{holder} ({address}) leads by the cluster's record, on timeline {timeline}, and does \
+         not answer as the primary: waits until it serves, or another one leads, and joins it (if \
+         it is gone for good, and no slave may lead without it: pgherd failover --to NODE \
+         --allow-data-loss)"
+    )]
+    LeadElsewhere {
+        /// The node's name.
+        holder: String,
+        /// Where it is.
+        address: Address,
+        /// Its timeline.
+        timeline: Timeline,
+    },
+    /// The lead was handed over just now.
+    #[error("the lead was handed to {to}: waits until it leads, and joins it")]
+    Handed {
+        /// The node's name.
+        to: String,
+    },
+    /// By the record we led on a timeline that our disk has not.
+    #[error(
+        "by the cluster's record this node led on timeline {recorded}, and its volume ends on timeline          {ours}: was it put back to an earlier state? Waits until a node that has that history leads"
+    )]
+    OlderThanTheRecord {
+        /// Of the record.
+        recorded: Timeline,
+        /// Of our disk.
+        ours: Timeline,
+    },
     /// Another one makes the cluster at this moment.
     #[error("{address} makes the cluster just now: waits until it leads, and joins it")]
     FirstStartElsewhere {

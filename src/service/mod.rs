@@ -19,6 +19,8 @@ pub enum ServiceName {
     Repmgrd,
     /// Runs barman's periodic work.
     Crond,
+    /// A voter's member of the cluster's etcd.
+    Etcd,
 }
 
 impl ServiceName {
@@ -28,6 +30,7 @@ impl ServiceName {
             ServiceName::Postgres => "postgres",
             ServiceName::Repmgrd => "repmgrd",
             ServiceName::Crond => "crond",
+            ServiceName::Etcd => "etcd",
         }
     }
 }

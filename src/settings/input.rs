@@ -3,13 +3,13 @@
 
 use super::Secret;
 use super::values::{
-    AbsolutePath, BackupDir, BackupId, Backups, CloneFrom, ClusterName, ConfigDir, DatabaseName,
-    Endpoints, Failover, Flag, GivenNodeId, Host, HostAuthMethod, InitdbArgs, Line, Location,
-    LogFormat, Member, Members, NodeKind, NodeName, OomScore, Port, Priority, Retention, RoleName,
-    Schedule, Span, Synchronous, TargetAction, TargetLsn, TargetTimeline, TransactionId, Voters,
-    WindowUnit,
+    AbsolutePath, BackupDir, BackupId, Backups, CloneFrom, ClusterName, ConfigDir,
+    DEFAULT_ETCD_PORT, DatabaseName, Endpoints, EtcdPort, Failover, Flag, GivenNodeId, Host,
+    HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member, Members, NodeKind, NodeName,
+    OomScore, Port, Priority, Retention, RoleName, Schedule, Span, Synchronous, TargetAction,
+    TargetLsn, TargetTimeline, TransactionId, Voters, WindowUnit,
 };
-use crate::cluster::Address;
+use crate::cluster::{Address, SyncMode};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,6 +50,7 @@ pub(super) struct Input {
     pub(super) pgherd_role: NodeKind,
     pub(super) pgherd_backups: Backups,
     pub(super) pgherd_voters: Option<Voters>,
+    pub(super) pgherd_etcd_port: EtcdPort,
     pub(super) pgherd_etcd_endpoints: Option<Endpoints>,
     pub(super) pgherd_etcd_ca_file: Option<AbsolutePath>,
     pub(super) pgherd_etcd_cert_file: Option<AbsolutePath>,
@@ -118,6 +119,7 @@ impl Default for Input {
             pgherd_role: NodeKind::Data,
             pgherd_backups: Backups::Here,
             pgherd_voters: None,
+            pgherd_etcd_port: EtcdPort(DEFAULT_ETCD_PORT),
             pgherd_etcd_endpoints: None,
             pgherd_etcd_ca_file: None,
             pgherd_etcd_cert_file: None,
@@ -126,7 +128,7 @@ impl Default for Input {
             pgherd_etcd_password: None,
             pgherd_failover: None,
             pgherd_lease: Span(Duration::from_secs(4)),
-            pgherd_synchronous: Synchronous::Preferred,
+            pgherd_synchronous: Synchronous(SyncMode::Preferred),
             pgherd_keep_old_data: Flag(false),
             pgherd_http_port: Port(8008),
             pgherd_control_token: None,

@@ -5,6 +5,7 @@ use super::source::Given;
 use super::values::{Failover, HostAuthMethod, NodeKind, TOOL_ROLES};
 use super::{
     BarmanSettings, HerdSettings, Listing, PostgresSettings, RepmgrSettings, Secret, Settings,
+    quorum,
 };
 use crate::cluster::Role;
 use hmac::{Hmac, KeyInit, Mac};
@@ -25,6 +26,8 @@ impl Settings {
         let published = default_passwords.iter().any(|role| role == "repmgr");
         let control_token =
             input.pgherd_control_token.take().unwrap_or_else(|| token_from(&input.repmgr_password));
+
+        let etcd = quorum::etcd(&mut input);
 
         Settings {
             warnings,
@@ -73,6 +76,10 @@ impl Settings {
                 kind: input.pgherd_role,
                 backups: input.pgherd_backups,
                 voters: input.pgherd_voters.map(|voters| voters.0).unwrap_or_default(),
+                failover: input.pgherd_failover.unwrap_or(Failover::Manual),
+                lease: input.pgherd_lease.0,
+                synchronous: input.pgherd_synchronous.0,
+                etcd,
                 keep_old_data: input.pgherd_keep_old_data.0,
                 http_port: input.pgherd_http_port.0,
                 control_token,
@@ -98,10 +105,8 @@ fn token_from(password: &Secret) -> Secret {
 /// Whether this version does what `variable` asks for. Shorten it as functions arrive.
 fn has_effect(variable: &str, input: &Input) -> bool {
     match variable {
-        "PGHERD_ROLE" => input.pgherd_role != NodeKind::Witness,
-        "PGHERD_FAILOVER" => input.pgherd_failover == Some(Failover::Manual),
-        "PGHERD_LEASE" | "PGHERD_SYNCHRONOUS" => false,
-        _ => !variable.starts_with("PGHERD_ETCD_") && !variable.starts_with("RESTORE_"),
+        "PGHERD_FAILOVER" => input.pgherd_failover != Some(Failover::Eager),
+        _ => !variable.starts_with("RESTORE_"),
     }
 }
 

@@ -11,6 +11,7 @@ mod meaning;
 mod near_miss;
 mod problem;
 mod proof;
+mod quorum;
 mod secret;
 mod source;
 mod values;
@@ -23,9 +24,12 @@ pub use problem::{Problem, Problems};
 pub use proof::proof;
 pub use secret::{Secret, secret_variables};
 pub use source::Origin;
-pub use values::{Backups, CloneFrom, LogFormat, NodeKind, Retention, Schedule, WindowUnit};
+pub use values::{
+    Backups, CloneFrom, EtcdEndpoint, Failover, LogFormat, NodeKind, Retention, Schedule,
+    WindowUnit,
+};
 
-use crate::cluster::{Address, NodeId, Role};
+use crate::cluster::{Address, NodeId, Role, SyncMode};
 use input::{Input, variables};
 use std::collections::BTreeMap;
 use std::io;
@@ -143,8 +147,17 @@ pub struct HerdSettings {
     pub kind: NodeKind,
     /// Who keeps the backups. `PGHERD_BACKUPS`.
     pub backups: Backups,
-    /// The addresses that vote, as given: three, five, or none. `PGHERD_VOTERS`.
+    /// The addresses that vote: three, five, or none. Those given, else the master's and its slaves',
+    /// where these can vote. `PGHERD_VOTERS`.
     pub voters: Vec<Address>,
+    /// Who changes the roles when the primary fails. `PGHERD_FAILOVER`.
+    pub failover: Failover,
+    /// So long a primary may write without renewing its lease; 2 s to 60 s. `PGHERD_LEASE`.
+    pub lease: Duration,
+    /// Whether a commit waits for a standby. `PGHERD_SYNCHRONOUS`.
+    pub synchronous: SyncMode,
+    /// `PGHERD_ETCD_*`.
+    pub etcd: EtcdSettings,
     /// A data directory that a new clone replaced stays beside it. `PGHERD_KEEP_OLD_DATA`.
     pub keep_old_data: bool,
     /// `PGHERD_HTTP_PORT`.
@@ -160,6 +173,25 @@ pub struct HerdSettings {
     pub log_filter: String,
     /// `PGHERD_LOG_FORMAT`.
     pub log_format: LogFormat,
+}
+
+/// Where what must be agreed is kept.
+#[derive(Clone, Debug)]
+pub struct EtcdSettings {
+    /// Of the voters' own etcd; its peers use the next one. The same on all nodes. `PGHERD_ETCD_PORT`.
+    pub port: u16,
+    /// An etcd of the operator's, to use instead of running one; else empty. `PGHERD_ETCD_ENDPOINTS`.
+    pub endpoints: Vec<EtcdEndpoint>,
+    /// Who signed its certificate. `PGHERD_ETCD_CA_FILE`.
+    pub ca_file: Option<PathBuf>,
+    /// What we show it; with `key_file`. `PGHERD_ETCD_CERT_FILE`.
+    pub cert_file: Option<PathBuf>,
+    /// `PGHERD_ETCD_KEY_FILE`.
+    pub key_file: Option<PathBuf>,
+    /// With `password`. `PGHERD_ETCD_USER`.
+    pub user: Option<String>,
+    /// `PGHERD_ETCD_PASSWORD`.
+    pub password: Option<Secret>,
 }
 
 /// Reads the settings from `vars`, and from the files that `NAME_FILE` variables name.
@@ -185,11 +217,13 @@ pub fn read(
         }
     }
     let pairs = all_given.iter().map(|given| (given.variable, given.value.as_str()));
-    let input = Input::parse(pairs).expect("each variable was read before, alone");
+    let mut input = Input::parse(pairs).expect("each variable was read before, alone");
+    quorum::complete(&mut input, vars.get("HOSTNAME").map(String::as_str));
 
     let mut collisions = port_collisions(&input, &problems);
     collisions.extend(directories::in_the_way(&input, &problems));
     collisions.extend(nobody_to_back_up(&input, &problems));
+    collisions.extend(quorum::problems(&input, &problems));
     problems.extend(collisions);
     if problems.is_empty() {
         Ok(Settings::new(input, &all_given, warnings))
@@ -200,19 +234,24 @@ pub fn read(
 
 /// Ports of this container that are the same, as far as they could be read.
 fn port_collisions(input: &Input, unread: &[Problem]) -> Vec<Problem> {
-    let ports = [
-        ("POSTGRES_PORT", input.postgres_port.0),
-        ("POSTGRES_TECHNICAL_PORT", input.postgres_technical_port.0),
-        ("PGHERD_HTTP_PORT", input.pgherd_http_port.0),
-    ]
-    .into_iter()
-    .filter(|(variable, _)| !unread.iter().any(|problem| problem.is_about(variable)));
+    let mut ports = vec![
+        ("POSTGRES_PORT", "", input.postgres_port.0),
+        ("POSTGRES_TECHNICAL_PORT", "", input.postgres_technical_port.0),
+        ("PGHERD_HTTP_PORT", "", input.pgherd_http_port.0),
+    ];
+    if quorum::runs_etcd(input) {
+        let port = input.pgherd_etcd_port.0;
+        ports.push(("PGHERD_ETCD_PORT", "", port));
+        ports.push(("PGHERD_ETCD_PORT", " + 1 (for etcd's peers)", port + 1));
+    }
+    ports.retain(|(variable, ..)| !unread.iter().any(|problem| problem.is_about(variable)));
 
     let mut collisions = Vec::new();
     let mut before: Vec<(&str, u16)> = Vec::new();
-    for (variable, port) in ports {
+    for (variable, which, port) in ports {
         for (other, _) in before.iter().filter(|(_, other_port)| *other_port == port) {
-            let message = format!("and {variable} are both {port}. Give one of them another port.");
+            let message =
+                format!("and {variable}{which} are both {port}. Give one of them another port.");
             collisions.push(Problem::new(other, message));
         }
         before.push((variable, port));
@@ -259,7 +298,8 @@ impl HerdSettings {
     pub fn keeps_backups(&self) -> bool {
         match self.kind {
             NodeKind::Backup => true,
-            NodeKind::Data | NodeKind::Witness => self.backups == Backups::Here,
+            NodeKind::Data => self.backups == Backups::Here,
+            NodeKind::Witness => false,
         }
     }
 }

@@ -2,13 +2,16 @@
 
 pub mod account;
 pub mod child;
+pub mod clock;
 pub mod download;
 pub mod error;
 pub mod files;
+pub mod guard;
 pub mod lent_name;
 pub mod lock;
 pub mod network;
 pub mod output;
+pub mod priority;
 pub mod process;
 pub mod signals;
 pub mod wait;

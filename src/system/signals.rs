@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 /// Every signal number of this system. glibc keeps 32 and 33 to itself; the
@@ -98,19 +98,36 @@ impl Caught {
     /// The next signal; waits for it, until `deadline` if there is one.
     pub fn next(&self, deadline: Option<Instant>) -> Option<c_int> {
         loop {
-            if let Ok(Some(signal)) = self.0.read_signal() {
-                return c_int::try_from(signal.ssi_signo).ok();
+            if let Some(signal) = self.take() {
+                return Some(signal);
             }
-            let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                None => PollTimeout::NONE,
-                Some(left) if left.is_zero() => return None,
-                // Rounded up, or the last millisecond would be spent spinning.
-                Some(left) => i32::try_from(left.as_millis() + 1)
-                    .ok()
-                    .and_then(|millis| PollTimeout::try_from(millis).ok())
-                    .unwrap_or(PollTimeout::MAX),
-            };
-            let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout);
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return None;
+            }
+            self.wait(&[], deadline);
         }
+    }
+
+    /// The next signal, if one has come.
+    pub fn take(&self) -> Option<c_int> {
+        let signal = self.0.read_signal().ok().flatten()?;
+        c_int::try_from(signal.ssi_signo).ok()
+    }
+
+    /// Comes back when there is a signal to take, one of `others` can be read, or `deadline` has
+    /// come; rarely for nothing.
+    pub fn wait(&self, others: &[BorrowedFd<'_>], deadline: Option<Instant>) {
+        let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+            None => PollTimeout::NONE,
+            Some(left) if left.is_zero() => return,
+            // Rounded up, or the last millisecond would be spent spinning.
+            Some(left) => i32::try_from(left.as_millis() + 1)
+                .ok()
+                .and_then(|millis| PollTimeout::try_from(millis).ok())
+                .unwrap_or(PollTimeout::MAX),
+        };
+        let all = others.iter().copied().chain([self.0.as_fd()]);
+        let mut all: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let _ = poll(&mut all, timeout);
     }
 }

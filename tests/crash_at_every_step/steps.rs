@@ -100,6 +100,13 @@ impl World {
             Step::AwaitReplay | Step::AwaitStream => self.await_replay()?,
             Step::RegisterStandby => self.register_standby()?,
             Step::DiscardOld => self.discard_old()?,
+            // What the others may do meanwhile is the model's in `tests/lease_model`.
+            Step::TakeLead
+            | Step::Promote
+            | Step::AwaitSynchronous { .. }
+            | Step::Checkpoint
+            | Step::AwaitReceived { .. }
+            | Step::ReleaseLead { .. } => unreachable!("nobody keeps a record of who leads here"),
         }
         Ok(())
     }
@@ -140,7 +147,13 @@ impl World {
             | Step::AskArchive
             | Step::AwaitReplay
             | Step::AwaitStream
-            | Step::RegisterStandby => 0,
+            | Step::RegisterStandby
+            | Step::TakeLead
+            | Step::Promote
+            | Step::AwaitSynchronous { .. }
+            | Step::Checkpoint
+            | Step::AwaitReceived { .. }
+            | Step::ReleaseLead { .. } => 0,
         }
     }
 
@@ -209,6 +222,7 @@ impl World {
         must(serves, "helpers come after the server")?;
         match service {
             ServiceName::Postgres => return Err("it is started by its own step".into()),
+            ServiceName::Etcd => return Err("no plan starts it".into()),
             ServiceName::Repmgrd => must(self.is_recorded(), "repmgrd would end")?,
             ServiceName::Crond => must(
                 self.files.is_superset(&["barman.conf", "crontab"].into()),

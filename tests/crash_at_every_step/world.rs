@@ -2,7 +2,7 @@
 
 use crate::elsewhere::{Elsewhere, Generation, SYSTEM, serving};
 use pgherd::cluster::{ControlData, Lsn, Role, Timeline};
-use pgherd::scenario::{Cluster, DataDirectory, Ourselves, Situation};
+use pgherd::scenario::{Cluster, DataDirectory, Lead, Ourselves, Situation};
 use pgherd::service::{Listen, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -251,6 +251,7 @@ impl World {
                 leads_alone: false,
             },
             sightings,
+            lead: Lead::NotKept,
         }
     }
 

@@ -211,7 +211,7 @@ fn ten_thousand_orphans_are_reaped_in_level_memory() {
     }
 }
 
-fn until(what: &str, mut ready: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !ready() {
         assert!(Instant::now() < deadline, "gave up waiting: {what}");

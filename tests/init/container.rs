@@ -123,6 +123,12 @@ impl Container {
         text
     }
 
+    /// The first `count` lines that are written to it; what comes after them is lost.
+    pub(crate) fn stderr_lines(&mut self, count: usize) -> Vec<String> {
+        let lines = BufReader::new(self.process.stderr.take().unwrap()).lines();
+        lines.take(count).map(Result::unwrap).collect()
+    }
+
     /// What it exits with.
     pub(crate) fn wait(&mut self) -> i32 {
         drop(self.stdin.take());

@@ -8,6 +8,8 @@
 
 mod cases;
 mod container;
+mod fence;
+mod leader;
 mod node_half;
 mod roles;
 
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
     }
     let wanted: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let mut failed = Vec::new();
-    for (name, case) in cases::ALL.iter().chain(node_half::ALL) {
+    for (name, case) in cases::ALL.iter().chain(node_half::ALL).chain(fence::ALL) {
         if wanted.is_empty() || wanted.iter().any(|part| name.contains(*part)) {
             println!("test {name} ...");
             nix::unistd::alarm::set(CASE_SECONDS_MAX);

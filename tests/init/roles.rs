@@ -1,10 +1,12 @@
 //! The programs that the init half is tried on.
 
 use crate::container::{children, command};
+use crate::leader;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, Pid, fork, getpgrp, getppid, pause, setsid, tcgetpgrp};
 use pgherd::pid1::{self, InitOptions, MainChild};
+use pgherd::system::guard::Guard;
 use pgherd::system::output::Format;
 use pgherd::system::signals::{self, Caught};
 use std::io::{self, Read};
@@ -23,8 +25,12 @@ pub(crate) fn play(role: &str, args: &[String]) -> ExitCode {
         }
         ("orphans", [waves, each]) => orphans(waves.parse().unwrap(), each.parse().unwrap()),
         ("init-of-node", [stop_millis, node @ ..]) => {
-            init_of_node(stop_millis.parse().unwrap(), node)
+            init_of_node("node", stop_millis.parse().unwrap(), node)
         }
+        ("init-of-leader", server) => init_of_node("leader", 20_000, server),
+        ("leader", server) => leader::node(server),
+        ("postmaster", [manner, backends @ ..]) => leader::postmaster(manner, backends),
+        ("backend", [kind]) => leader::backend(kind),
         ("node", [end, children @ ..]) => node(end, children),
         ("service", [name, end_on @ ..]) => service(name, end_on),
         _ => panic!("no such role: {role} {args:?}"),
@@ -101,8 +107,9 @@ fn orphans(waves: usize, each: usize) -> ExitCode {
 }
 
 /// The init half with a node half of ours.
-fn init_of_node(stop_millis: u64, node: &[String]) -> ExitCode {
-    let args = ["--role=node".into()].into_iter().chain(node.iter().map(Into::into)).collect();
+fn init_of_node(role: &str, stop_millis: u64, node: &[String]) -> ExitCode {
+    let role = format!("--role={role}").into();
+    let args = [role].into_iter().chain(node.iter().map(Into::into)).collect();
     let stop_timeout = Duration::from_millis(stop_millis);
     let options = InitOptions { group: false, stop_timeout, format: Format::Text };
     ExitCode::from(pid1::run(&MainChild::Node(args), options))
@@ -112,6 +119,7 @@ fn init_of_node(stop_millis: u64, node: &[String]) -> ExitCode {
 /// for a line, and ends.
 #[expect(clippy::zombie_processes, reason = "it leaves them to the init half: that is its part")]
 fn node(end: &str, services: &[String]) -> ExitCode {
+    let _guard = Guard::inherited(); // Else the services would have it.
     for service in services {
         let (program, end_on) = service.split_once(':').unwrap();
         let name = program.rsplit('/').next().unwrap();

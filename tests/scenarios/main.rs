@@ -7,7 +7,7 @@ mod who_leads;
 use pgherd::cluster::{Role, SystemId};
 use pgherd::layout::{Layout, Means};
 use pgherd::scenario::{
-    self, Cluster, DataDirectory, Decision, Ourselves, Plan, PortInUse, Refusal, Scenario,
+    self, Cluster, DataDirectory, Decision, Lead, Ourselves, Plan, PortInUse, Refusal, Scenario,
     Situation, Step,
 };
 use pgherd::service::ServiceName;
@@ -428,6 +428,7 @@ fn fine() -> Situation {
             leads_alone: false,
         },
         sightings: Vec::new(),
+        lead: Lead::NotKept,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::search::{Model, search};
 use pgherd::cluster::{
     Address, Answer, Lsn, NodeState, Report, Role, Sighting, Standing, SystemId, Timeline,
 };
-use pgherd::scenario::{self, DataDirectory, Decision, Ourselves, Scenario, Situation};
+use pgherd::scenario::{self, DataDirectory, Decision, Lead, Ourselves, Scenario, Situation};
 use pgherd::settings::{self, Settings};
 
 const NODES: usize = 3;
@@ -90,6 +90,8 @@ impl Beginning {
                 given_up: None,
                 members: Vec::new(),
                 instance: format!("n{other}"),
+                witness: false,
+                new_voter: None,
             });
             let answer = report.map_or(Answer::Silent, |report| Answer::Report(Box::new(report)));
             Sighting { address: address(other), known: false, proved: true, answer }
@@ -114,6 +116,7 @@ impl Beginning {
                 leads_alone: false,
             },
             sightings: sightings.collect(),
+            lead: Lead::NotKept,
         };
         (self.spoil)(&mut situation);
         situation

@@ -6,7 +6,7 @@ use pgherd::cluster::{
     Address, Answer, ControlData, GivenUp, Lsn, NodeState, Report, Role, Sighting, Standing,
     SystemId, Timeline,
 };
-use pgherd::scenario::{Cluster, DataDirectory, Ourselves, Situation};
+use pgherd::scenario::{Cluster, DataDirectory, Lead, Ourselves, Situation};
 
 /// What a node is told by another, or not.
 pub(crate) type Answers = [Option<Told>; NODES_MAX];
@@ -72,6 +72,7 @@ pub(crate) fn situation(
             leads_alone,
         },
         sightings,
+        lead: Lead::NotKept,
     }
 }
 
@@ -107,6 +108,8 @@ fn report(node: usize, told: Told) -> Report {
         given_up: told.given_up.map(given_up),
         members: Vec::new(),
         instance: format!("n{node}"),
+        witness: false,
+        new_voter: None,
     }
 }
 

@@ -1,14 +1,16 @@
 //! What follows when a plan is done or has failed, and when Postgres has ended.
 
+use super::lead::{is_about_the_lead, is_refused};
 use super::{ClusterState, Event, LOOK_AGAIN_AFTER, Node, NodeRole, Phase};
 use crate::cluster::{NodeState, Role};
 use crate::execute::{PlanError, StandbyError, StepError};
 use crate::postgres::{HookError, PostgresError};
 use crate::scenario::{Scenario, Step};
 use crate::service::{Shutdown, Verdict};
-use crate::settings::BAD_SETTINGS;
+use crate::settings::{BAD_SETTINGS, NodeKind};
 use crate::system::error::chain;
 use crate::system::wait;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -22,10 +24,15 @@ impl Node {
         };
         self.row().scenario = None;
         self.row().waits_for = None;
+        match &ended {
+            Ok(_) => self.note("scenario.ended", None, scenario.title()),
+            Err(failed) => self.note("scenario.failed", Some(&chain(failed)), scenario.title()),
+        }
         let serves = self.hands.supervisor.listening().is_some();
         match ended {
             Ok(_) if scenario == Scenario::BackupNodeStart => self.keeps_backups(),
             Ok(_) if scenario == Scenario::Recovery => self.look(Duration::ZERO),
+            Ok(_) if matches!(scenario, Scenario::HandOver { .. }) => self.handed_over(),
             Ok(undone) if serves => {
                 self.undone = undone.iter().map(undone_warning).collect();
                 self.undone.iter().for_each(|warning| error!("{warning}"));
@@ -35,6 +42,7 @@ impl Node {
                     self.rules_rest.begin();
                 }
                 self.leads_alone = false; // It was said for once.
+                self.forget_the_word();
                 self.serves_as(made_by(&scenario));
             }
             // It ended in the moment between; its own event came while the plan still ran.
@@ -44,7 +52,13 @@ impl Node {
     }
 
     fn plan_failed(&mut self, scenario: &Scenario, failed: &PlanError) {
-        say(failed);
+        if self.stops_after.is_some() {
+            info!("the lead is not handed over: {}", chain(&failed.source));
+        } else if let (Scenario::TakeOver, true) = (scenario, is_refused(&failed.source)) {
+            warn!("this node does not take the lead: {}", chain(&failed.source));
+        } else {
+            say(failed);
+        }
         if let Some(instead) = instead_of(scenario, failed) {
             return self.begin(instead);
         }
@@ -53,7 +67,22 @@ impl Node {
             &failed.source,
             StepError::Unsafe(_) | StepError::Standby(StandbyError::Taken(_))
         );
+        if is_about_the_lead(&failed.source) {
+            self.forget_the_word();
+        }
         match scenario {
+            Scenario::HandOver { .. } => self.not_handed_over(serves),
+            Scenario::TakeOver if serves => {
+                self.undone = vec![match is_refused(&failed.source) {
+                    true => format!("nobody leads: {}", chain(&failed.source)),
+                    false => undone_warning(failed),
+                }];
+                self.phase = Phase::Serving;
+                // Half-way: it leads, and the rest is owed.
+                self.serves();
+            }
+            Scenario::TakeOver => self.look(Duration::ZERO),
+            _ if !serves && is_about_the_lead(&failed.source) => self.look(LOOK_AGAIN_AFTER),
             _ if is_final => self.stop(Shutdown::Fast, status_of(&failed.source)),
             Scenario::FromArchive
             | Scenario::Follow { .. }
@@ -100,6 +129,38 @@ impl Node {
                     self.stop(Shutdown::Fast, status_of(&failed.source));
                 }
             }
+        }
+    }
+
+    /// A person's word is for one taking.
+    pub(super) fn forget_the_word(&self) {
+        self.hands.asked.store(false, Ordering::Relaxed);
+        self.hands.allow_data_loss.store(false, Ordering::Relaxed);
+    }
+
+    /// It joins whoever leads now, unless the container is to stop.
+    fn handed_over(&mut self) {
+        self.note("handed-over", None, "another node leads now, or is about to");
+        self.hands.prefer(None);
+        self.made = Role::Standby;
+        self.serves_no_more();
+        match self.stops_after.take() {
+            Some(how) => self.stop(how, 0),
+            None => self.look(Duration::ZERO),
+        }
+    }
+
+    /// It goes on as it was: it leads still.
+    fn not_handed_over(&mut self, serves: bool) {
+        self.hands.prefer(None);
+        if let Some(how) = self.stops_after.take() {
+            return self.stop(how, 0);
+        }
+        if serves {
+            self.phase = Phase::Serving;
+            self.serves();
+        } else {
+            self.look(Duration::ZERO);
         }
     }
 
@@ -156,17 +217,21 @@ impl Node {
         row.role = Some(role.into());
         if !told {
             let what = if role == Role::Primary { "reads and writes" } else { "reads" };
-            info!("{} takes {what} at {}", row.name, row.address);
+            let takes = format!("{} takes {what} at {}", row.name, row.address);
+            info!("{takes}");
+            self.note("serves", None, takes);
         }
     }
 
     /// It has no Postgres, by the operator's choice: cron runs, and that is all.
     fn keeps_backups(&mut self) {
         self.phase = Phase::Serving;
+        let votes_only = self.hands.settings.herd.kind == NodeKind::Witness;
         let row = self.row();
-        row.role = Some(NodeRole::Backup);
+        row.role = Some(if votes_only { NodeRole::Witness } else { NodeRole::Backup });
         row.state = NodeState::Running;
-        info!("{} keeps the cluster's backups", row.name);
+        let does = if votes_only { "has a vote" } else { "keeps the cluster's backups" };
+        info!("{} {does}", row.name);
         self.gather_warnings();
     }
 }
@@ -177,13 +242,15 @@ fn made_by(scenario: &Scenario) -> Role {
         Scenario::PrimaryFirstStart { .. }
         | Scenario::PrimaryRestart { .. }
         | Scenario::Recovery
-        | Scenario::Promoted => Role::Primary,
+        | Scenario::Promoted
+        | Scenario::TakeOver => Role::Primary,
         Scenario::StandbyFirstStart { .. }
         | Scenario::StandbyRestart { .. }
         | Scenario::Rejoin { .. }
         | Scenario::Replace
         | Scenario::FromArchive
         | Scenario::Follow { .. }
+        | Scenario::HandOver { .. }
         | Scenario::BackupNodeStart => Role::Standby,
     }
 }

@@ -18,7 +18,15 @@ const UNANSWERED_MAX: u32 = 3;
 
 impl Node {
     pub(super) fn observed(&mut self, seen: Result<Box<Seen>, SqlError>) {
-        let Phase::Serving = self.phase else { return }; // Of a server that is no more.
+        let serves = match &self.phase {
+            Phase::Serving => true,
+            // It is shown; the rules wait until the plan is done.
+            Phase::Planned(scenario, _) => super::serves_meanwhile(scenario),
+            Phase::Looking(_) | Phase::BackingOff | Phase::Stopping => false,
+        };
+        if !serves {
+            return; // Of a server that is no more.
+        }
         match seen {
             Ok(seen) => self.answered(&seen),
             Err(failed) => {
@@ -53,6 +61,7 @@ impl Node {
             None => &[],
         };
         self.others(records, &seen.sightings);
+        self.tell_the_others(&seen.sightings);
         self.overview();
         if let Some(report) = &mut self.snapshot.report {
             report.newest = seen.memory.newest;
@@ -61,7 +70,9 @@ impl Node {
         }
         self.disagreement = self.disagreement(&seen.sightings);
         self.gather_warnings();
-        if let Some((health, records)) = &seen.local {
+        if let Some((health, records)) = &seen.local
+            && let Phase::Serving = self.phase
+        {
             self.follow_the_rules(seen, health, records);
         }
     }
@@ -106,6 +117,8 @@ impl Node {
         }
         rows.sort_by(|a, b| (a.id.is_none(), a.id, &a.name).cmp(&(b.id.is_none(), b.id, &b.name)));
         self.snapshot.nodes.extend(rows);
+        let seen = self.hands.keeper.as_ref().map(|keeper| keeper.now()).unwrap_or_default();
+        self.mark_rows(&seen);
     }
 
     /// Two that lead at the same time, ourselves among them, are for a person to see.
@@ -169,6 +182,7 @@ impl Node {
             && self.rules_rest.is_over()
         {
             info!("{}", rule.name);
+            self.note("rule", Some(rule.name), scenario.title());
             self.begin(scenario);
         }
     }
@@ -199,6 +213,7 @@ impl Node {
 
     pub(super) fn gather_warnings(&mut self) {
         let lately = self.undone.iter().chain(&self.disagreement).chain(&self.silence);
+        let lately = lately.chain(&self.voters_silent).chain(&self.writes_wait);
         self.snapshot.warnings = self.standing_warnings.iter().chain(lately).cloned().collect();
     }
 }
@@ -220,6 +235,7 @@ fn as_it_says(row: &mut NodeStatus, answer: &Answer, before: &[NodeStatus]) {
     row.answered = Instant::now();
     row.role = match report.standing {
         Standing::Serving { role, .. } => Some(role.into()),
+        Standing::NoData if report.witness => Some(NodeRole::Witness),
         Standing::NoData => Some(NodeRole::Backup),
         Standing::Empty { .. } | Standing::Preparing { .. } | Standing::AtRest { .. } => None,
     };

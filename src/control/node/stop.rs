@@ -7,14 +7,21 @@ use crate::service::Shutdown;
 use crate::settings::NodeKind;
 use crate::system::error::chain;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 impl Node {
     pub(super) fn stop_requested(&mut self, how: Shutdown) {
+        if let Some(how) = self.stops_after.take() {
+            warn!("asked to stop again: the lead is not handed over");
+            return self.stop(how, 0);
+        }
         if let Phase::Stopping = self.phase {
             warn!("asked to stop again: postgres stops at once, and recovers at its next start");
             self.hands.supervisor.signal_postgres(Shutdown::Immediate);
+            return;
+        }
+        if self.hands_over_first(how) {
             return;
         }
         info!("stopping");
@@ -26,6 +33,7 @@ impl Node {
             Phase::Planned(_, task) | Phase::Looking(task) => task.abort(), // Its tools end with it.
             Phase::Serving | Phase::BackingOff | Phase::Stopping => {}
         }
+        self.note("stopping", None, format!("stops, to end with status {status}"));
         self.row().state = NodeState::Stopped;
         self.row().scenario = None;
         self.snapshot.primary = None;
@@ -40,11 +48,28 @@ impl Node {
 /// Afterwards nothing of the node runs. Says whether Postgres' data is as an orderly stop
 /// leaves it: its exit status does not tell (an immediate shutdown ends with 0 too).
 async fn stop(hands: &Hands, how: Shutdown) -> bool {
+    let stopped = stop_server(hands, how).await;
+    if hands.keeper.as_ref().is_some_and(|keeper| keeper.now().leads) && stopped {
+        // Nobody has to wait for the lease to end: whoever has everything may go on, this node too.
+        let released = tokio::time::timeout(RELEASE_WITHIN, hands.release_lead(None)).await;
+        if !matches!(released, Ok(Ok(()))) {
+            warn!("the lead is not released: it is over when the lease is");
+        }
+    }
+    // What the record needs ends last.
+    hands.supervisor.stop_helpers(hands.settings.herd.stop_timeout).await;
+    stopped
+}
+
+/// etcd answers at once, or has no majority: then it is of no use to wait.
+const RELEASE_WITHIN: Duration = Duration::from_secs(2);
+
+async fn stop_server(hands: &Hands, how: Shutdown) -> bool {
     let supervisor = &hands.supervisor;
     let began = Instant::now();
     let limit = hands.settings.herd.stop_timeout;
-    supervisor.stop_helpers(limit).await;
-    if hands.settings.herd.kind == NodeKind::Backup {
+    supervisor.stop_helpers_of_postgres(limit).await;
+    if hands.settings.herd.kind != NodeKind::Data {
         return true; // No server's data is this node's, wherever some may lie.
     }
     hands.give_up_copy().await;

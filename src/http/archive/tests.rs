@@ -39,8 +39,8 @@ impl Stand {
         let archived = Archived::of(&settings, &Account::current()).unwrap();
         let snapshot = serde_json::from_str(super::super::tests::SNAPSHOT).unwrap();
         let (_, snapshots) = watch::channel(snapshot);
-        let wishes = super::super::Wishes::new(&settings, tokio::sync::mpsc::channel(1).0);
-        tokio::spawn(super::super::serve(listener, snapshots, Some(archived), wishes));
+        let wishes = super::super::Wishes::new(&settings, None, tokio::sync::mpsc::channel(1).0);
+        tokio::spawn(super::super::serve(listener, snapshots, Some(archived), wishes, None));
         Stand { directory, settings, port }
     }
 

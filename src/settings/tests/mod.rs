@@ -1,5 +1,6 @@
 //! What `read` promises about whole environments.
 
+mod quorum;
 mod refusals;
 mod secrets;
 
@@ -165,10 +166,7 @@ fn what_has_no_effect_yet_is_said_when_it_is_asked_for() {
     let not_yet = |variable, value| read_pairs(&[(variable, value)]).unwrap().not_yet;
     for (variable, value) in [
         ("PGHERD_ROLE", "witness"),
-        ("PGHERD_ETCD_ENDPOINTS", "https://etcd1:2379/, etcd2:2379"),
-        ("PGHERD_FAILOVER", "quorum"),
-        ("PGHERD_LEASE", "4s"),
-        ("PGHERD_SYNCHRONOUS", "off"),
+        ("PGHERD_FAILOVER", "eager"),
         ("RESTORE_FROM", "latest"),
         ("RESTORE_TARGET_TIMELINE", "0x1F"),
     ] {
@@ -176,6 +174,9 @@ fn what_has_no_effect_yet_is_said_when_it_is_asked_for() {
     }
     assert!(not_yet("PGHERD_ROLE", "data").is_empty());
     assert!(not_yet("PGHERD_FAILOVER", "manual").is_empty());
+    assert!(not_yet("PGHERD_LEASE", "4s").is_empty());
+    assert!(not_yet("PGHERD_SYNCHRONOUS", "off").is_empty());
+    assert!(not_yet("PGHERD_ETCD_ENDPOINTS", "https://etcd1:2379/, etcd2:2379").is_empty());
     assert!(not_yet("REPMGR_SLAVES", "node2").is_empty());
     assert!(not_yet("REPMGR_MASTER_HOST", "node1").is_empty());
     assert!(not_yet("PGHERD_VOTERS", "node1 node2 node3").is_empty());

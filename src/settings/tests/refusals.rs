@@ -57,6 +57,7 @@ const WRONG: &[(&str, &str)] = &[
     ("PGHERD_ROLE", "master"),
     ("PGHERD_BACKUPS", "there"),
     ("PGHERD_VOTERS", "node1,node2"),
+    ("PGHERD_ETCD_PORT", "65535"),
     ("PGHERD_ETCD_ENDPOINTS", "ftp://etcd"),
     ("PGHERD_ETCD_CA_FILE", "ca.pem"),
     ("PGHERD_ETCD_CERT_FILE", "cert.pem"),

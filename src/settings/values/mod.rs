@@ -3,18 +3,21 @@
 
 mod barman;
 mod directories;
+mod etcd;
 mod postgres;
 mod restore;
 mod words;
 
 pub use barman::{Retention, Schedule, WindowUnit};
 pub(super) use directories::{BackupDir, ConfigDir};
+pub use etcd::EtcdEndpoint;
+pub(super) use etcd::{DEFAULT_ETCD_PORT, Endpoints, EtcdPort};
 pub(super) use postgres::{
     DatabaseName, HostAuthMethod, InitdbArgs, OomScore, RoleName, TOOL_ROLES,
 };
 pub(super) use restore::{BackupId, TargetLsn, TargetTimeline, TransactionId};
-pub use words::{Backups, CloneFrom, LogFormat, NodeKind};
-pub(super) use words::{Failover, Flag, Synchronous, TargetAction};
+pub use words::{Backups, CloneFrom, Failover, LogFormat, NodeKind};
+pub(super) use words::{Flag, Synchronous, TargetAction};
 
 use crate::cluster::{Address, NodeId};
 use serde::{Deserialize, Serialize};
@@ -187,11 +190,15 @@ impl TryFrom<String> for Members {
 #[serde(try_from = "String")]
 pub(super) struct Voters(pub(super) Vec<Address>);
 
-impl TryFrom<String> for Voters {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let Members(voters) = text.try_into()?;
+impl Voters {
+    /// These, if they can vote.
+    pub(super) fn of(voters: Vec<Address>) -> Result<Self, String> {
+        let same = |one: &Address, other: &Address| one.host == other.host;
+        let is_twice = |one: &&Address| voters.iter().filter(|other| same(one, other)).count() > 1;
+        if let Some(twice) = voters.iter().find(is_twice) {
+            let host = &twice.host;
+            return Err(format!("addresses on hosts of their own, and {host} is there twice"));
+        }
         match voters.len() {
             3 | 5 => Ok(Voters(voters)),
             count => Err(format!("three or five addresses (a vote needs a majority), not {count}")),
@@ -199,27 +206,11 @@ impl TryFrom<String> for Voters {
     }
 }
 
-/// Where etcd listens, as written: `http://host:port`, `https://host:port` or `host:port`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "String")]
-pub(super) struct Endpoints(Vec<String>);
+impl TryFrom<String> for Voters {
+    type Error = String;
 
-impl TryFrom<String> for Endpoints {
-    type Error = Expected;
-
-    fn try_from(text: String) -> Result<Self, Expected> {
-        let is_endpoint = |entry: &str| {
-            let rest = entry.strip_prefix("http://").or_else(|| entry.strip_prefix("https://"));
-            let rest = rest.unwrap_or(entry);
-            rest.strip_suffix('/').unwrap_or(rest).parse::<Address>().is_ok()
-        };
-        let endpoints: Vec<String> = entries(&text).map(str::to_owned).collect();
-        if !endpoints.is_empty() && endpoints.iter().all(|endpoint| is_endpoint(endpoint)) {
-            Ok(Endpoints(endpoints))
-        } else {
-            Err("etcd's addresses as http://host:port or https://host:port, with commas or blanks \
-                 between them (name and password go to PGHERD_ETCD_USER and PGHERD_ETCD_PASSWORD)")
-        }
+    fn try_from(text: String) -> Result<Self, String> {
+        Voters::of(Members::try_from(text)?.0)
     }
 }
 

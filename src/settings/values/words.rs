@@ -1,7 +1,9 @@
 //! Variables that hold one word of a few, in any case.
 
 use super::Expected;
+use crate::cluster::SyncMode;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The meaning of the word that `text` is, in any case.
 fn word<T: Copy>(text: &str, words: &[(&str, T)], expected: Expected) -> Result<T, Expected> {
@@ -108,12 +110,26 @@ impl TryFrom<String> for CloneFrom {
     }
 }
 
+/// Who changes the roles when the primary fails. `PGHERD_FAILOVER`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", rename_all(serialize = "lowercase"))]
-pub(in crate::settings) enum Failover {
+pub enum Failover {
+    /// Whom a majority of the voters lets.
     Quorum,
+    /// People only.
     Manual,
+    /// Two nodes without a third vote.
     Eager,
+}
+
+impl fmt::Display for Failover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Failover::Quorum => "quorum",
+            Failover::Manual => "manual",
+            Failover::Eager => "eager",
+        })
+    }
 }
 
 impl TryFrom<String> for Failover {
@@ -125,21 +141,17 @@ impl TryFrom<String> for Failover {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
-pub(in crate::settings) enum Synchronous {
-    Off,
-    Preferred,
-    Required,
-}
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(in crate::settings) struct Synchronous(pub(in crate::settings) SyncMode);
 
 impl TryFrom<String> for Synchronous {
     type Error = Expected;
 
     fn try_from(text: String) -> Result<Self, Expected> {
-        let words =
-            [("off", Self::Off), ("preferred", Self::Preferred), ("required", Self::Required)];
-        word(&text, &words, "off, preferred or required")
+        let words = [SyncMode::Off, SyncMode::Preferred, SyncMode::Required];
+        word(&text, &words.map(|mode| (mode.as_str(), mode)), "off, preferred or required")
+            .map(Synchronous)
     }
 }
 

@@ -50,6 +50,8 @@ impl Cluster {
         Self::named_nodes(&names, |id, recipe| {
             // The story's two cores are not barman's.
             let recipe = recipe.env("REPMGR_SLAVES", &slaves).env("PGHERD_BACKUPS", "elsewhere");
+            // Three would vote; what follows from that is told in the stories of failover.
+            let recipe = recipe.env("PGHERD_FAILOVER", "manual");
             change(id, recipe)
         })
     }
@@ -59,6 +61,7 @@ impl Cluster {
         let names = ["node1", "node2", "backup"].map(str::to_owned);
         Self::named_nodes(&names, |id, recipe| {
             let recipe = recipe.env("PGHERD_VOTERS", "node1,node2,backup");
+            let recipe = recipe.env("PGHERD_FAILOVER", "manual");
             match id {
                 3 => recipe.env("PGHERD_ROLE", "backup").env("REPMGR_MASTER", ""),
                 _ => recipe.env("PGHERD_BACKUPS", "elsewhere"),
@@ -163,12 +166,18 @@ impl Cluster {
 
     /// The plug is pulled on all of them.
     pub fn kill_all(&self) {
-        (1..=self.nodes.len()).for_each(|id| self.publish(id, false));
-        let kill = ["kill"].into_iter().chain(self.nodes.iter().map(Node::name));
-        docker(kill).ok();
-        self.nodes.iter().for_each(|node| {
-            node.await_end();
-        });
+        let all: Vec<_> = (1..=self.nodes.len()).collect();
+        self.kill_at_the_same_time(&all);
+    }
+
+    /// The plug is pulled on these.
+    pub fn kill_at_the_same_time(&self, which: &[usize]) {
+        which.iter().for_each(|id| self.publish(*id, false));
+        let names = which.iter().map(|id| self.node(*id).name());
+        docker(["kill"].into_iter().chain(names)).ok();
+        for id in which {
+            self.node(*id).await_end();
+        }
     }
 
     /// A new container in the old one's place, on its volume, made with something else and not

@@ -316,6 +316,11 @@ impl Container {
         get(&self.ip(), path)
     }
 
+    /// The same with another method than GET, from someone who shows `token`.
+    pub fn http_as(&self, token: &str, method: &str, path: &str) -> Option<(u16, String)> {
+        request(&self.ip(), method, path, &format!("Authorization: Bearer {token}\r\n"))
+    }
+
     /// What `pgherd status --json` prints in it.
     pub fn status_json(&self) -> serde_json::Value {
         let json = self.exec(["pgherd", "status", "--json"]).ok();
@@ -376,11 +381,16 @@ pub fn client() -> Container {
 
 /// One request, and everything up to the end. `None` if nobody answers.
 pub fn get(ip: &str, path: &str) -> Option<(u16, String)> {
+    request(ip, "GET", path, "")
+}
+
+fn request(ip: &str, method: &str, path: &str, headers: &str) -> Option<(u16, String)> {
     let address = SocketAddr::new(ip.parse().ok()?, 8008);
     let limit = Duration::from_secs(4);
     let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: node\r\n\r\n").ok()?;
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: node\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;

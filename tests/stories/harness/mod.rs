@@ -17,6 +17,7 @@ mod network;
 mod node;
 mod prober;
 mod volume;
+mod voting;
 
 pub use cluster::{Cluster, PASSWORDS, password};
 pub use container::{Container, Process, Recipe, Server, client, is_postmaster};
@@ -24,6 +25,7 @@ pub use network::Network;
 pub use node::{Node, await_follows};
 pub use prober::Prober;
 pub use volume::Volume;
+pub use voting::{LEADS_WITHIN, LEASE, TOKEN};
 
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;

@@ -79,6 +79,19 @@ impl Prober {
         });
     }
 
+    /// For so long, somebody takes rows all the time: nothing happens.
+    pub fn goes_on_for(&self, span: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < span {
+            self.await_rows();
+        }
+    }
+
+    /// How many rows were acknowledged so far.
+    pub fn rows_so_far(&self) -> u32 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
     /// Rows that `lost` acknowledged and `survivor` has not replayed by now may be missing in the
     /// end: nothing else has them. Returns the last number that must be there.
     pub fn forgive(&mut self, lost: &Node, survivor: &Node) -> i64 {
@@ -124,6 +137,19 @@ impl Record {
     /// How many rows `node` acknowledged.
     pub fn taken_by(&self, node: &str) -> usize {
         self.writes.iter().filter(|write| write.node == node && write.number.is_some()).count()
+    }
+
+    /// The longest time without an acknowledged row.
+    pub fn longest_gap(&self) -> Duration {
+        let rows = self.writes.iter().filter(|write| write.number.is_some());
+        let mut at: Vec<_> = rows.map(|write| write.acknowledged).collect();
+        at.sort_unstable();
+        at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
+    /// On which timelines rows were taken.
+    pub fn timelines(&self) -> BTreeSet<u32> {
+        self.writes.iter().map(|write| write.timeline).collect()
     }
 
     /// Which nodes took any write at all.
@@ -213,6 +239,7 @@ struct Session {
     node: usize,
     password: String,
     addresses: Addresses,
+    lasts: Duration,
     open: Option<(Client, Instant, String)>,
 }
 
@@ -225,7 +252,7 @@ impl Session {
     async fn run(&mut self, statement: &str) -> Option<Result<String, bool>> {
         let address = self.address();
         let stale = |(_, since, at): &(Client, Instant, String)| {
-            since.elapsed() > SESSION_AT_MOST || Some(at) != address.as_ref()
+            since.elapsed() > self.lasts || Some(at) != address.as_ref()
         };
         if self.open.as_ref().is_some_and(stale) {
             self.open = None;
@@ -275,17 +302,18 @@ async fn probe(
     enough: Arc<AtomicBool>,
     counter: Arc<AtomicU32>,
 ) -> Vec<Write> {
-    let session = |node| Session {
+    let session = |node, lasts| Session {
         node,
+        lasts,
         password: password.clone(),
         addresses: Arc::clone(&addresses),
         open: None,
     };
     let mut tasks = tokio::task::JoinSet::new();
     for (node, name) in names.iter().cloned().enumerate() {
-        tasks.spawn(try_one(session(node), name, Arc::clone(&enough)));
+        tasks.spawn(try_one(session(node, SESSION_AT_MOST), name, Arc::clone(&enough)));
     }
-    let all = (0..names.len()).map(session).collect();
+    let all = (0..names.len()).map(|node| session(node, Duration::MAX)).collect();
     tasks.spawn(write_rows(all, names, enough, counter));
     tasks.join_all().await.into_iter().flatten().collect()
 }

@@ -1,0 +1,96 @@
+//! A question to etcd that is under way, and what comes of it.
+
+use crate::etcd::{self, Expected, Pair, Written};
+use crate::lead::{Desired, Record, Revision};
+use std::time::Duration;
+
+/// The keys of one cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    pub(super) lead: String,
+    pub(super) desired: String,
+}
+
+impl Keys {
+    pub(super) fn of(cluster: &str) -> Self {
+        Keys {
+            lead: format!("/pgherd/{cluster}/lead"),
+            desired: format!("/pgherd/{cluster}/desired"),
+        }
+    }
+}
+
+/// A record at its revision; none where nobody has led yet.
+pub(super) type Read = Option<(Revision, Record)>;
+
+/// What a question was about, with what came of it.
+pub(super) enum Landed {
+    /// The record, and what people asked for.
+    Looked(Result<(Read, Desired), String>),
+    /// The holder's change of the record.
+    Tried(Wrote),
+    /// The taking.
+    Took(Wrote),
+    /// What people asked for was written.
+    Desired(Result<(), String>),
+}
+
+/// What came of a compare-and-swap.
+pub(super) enum Wrote {
+    Done(Revision),
+    Changed(Read),
+    /// It may have been done, or may be done yet.
+    Unknown(String),
+}
+
+pub(super) async fn look(client: etcd::Client, keys: Keys, within: Duration) -> Landed {
+    let asked = async {
+        let (lead, desired) = futures_util::future::join(
+            client.get(&keys.lead, within),
+            client.get(&keys.desired, within),
+        )
+        .await;
+        let lead = lead.map_err(|error| error.to_string())?;
+        let read = lead.map(read);
+        let desired = desired.map_err(|error| error.to_string())?;
+        let desired =
+            desired.and_then(|pair| serde_json::from_str(&pair.value).ok()).unwrap_or_default();
+        Ok((read.transpose()?, desired))
+    };
+    Landed::Looked(asked.await)
+}
+
+pub(super) async fn write(
+    client: etcd::Client,
+    keys: Keys,
+    expected: Expected,
+    record: Record,
+    within: Duration,
+) -> Wrote {
+    let text = serde_json::to_string(&record).expect("its keys are texts");
+    match client.put_if(&keys.lead, expected, &text, within).await {
+        Ok(Written::Done { revision }) => Wrote::Done(revision.cast_unsigned()),
+        Ok(Written::Changed { now }) => match now.map(read).transpose() {
+            Ok(read) => Wrote::Changed(read),
+            Err(why) => Wrote::Unknown(why),
+        },
+        Err(error) => Wrote::Unknown(error.to_string()),
+    }
+}
+
+pub(super) async fn desire(
+    client: etcd::Client,
+    keys: Keys,
+    desired: Desired,
+    within: Duration,
+) -> Landed {
+    let text = serde_json::to_string(&desired).expect("its keys are texts");
+    let put = client.put(&keys.desired, &text, within).await;
+    Landed::Desired(put.map(drop).map_err(|error| error.to_string()))
+}
+
+fn read(pair: Pair) -> Result<(Revision, Record), String> {
+    serde_json::from_str(&pair.value)
+        .map(|record| (pair.revision.cast_unsigned(), record))
+        .map_err(|error| format!("the record in etcd is not one of ours: {error}"))
+}

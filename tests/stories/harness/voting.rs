@@ -1,0 +1,132 @@
+//! Clusters that choose who leads: three data nodes with a vote each, at the lease that users get.
+
+use super::{Cluster, Node, Recipe, await_within};
+use serde_json::Value;
+use std::time::Duration;
+
+/// What may be asked of a node's HTTP port is for whoever shows this.
+pub const TOKEN: &str = "hush-control-token-6";
+/// The one that is in force where nobody says another.
+pub const LEASE: Duration = Duration::from_secs(4);
+/// From the loss of a primary to the next one: the lease, and what a noisy machine takes to promote.
+pub const LEADS_WITHIN: Duration = Duration::from_secs(15);
+/// Until a fresh cluster, or one that was healed, is in order.
+const SETTLES_WITHIN: Duration = Duration::from_secs(90);
+
+impl Cluster {
+    /// Three of them, or five; made and not started.
+    pub fn voting(count: usize, change: impl Fn(usize, Recipe) -> Recipe) -> Self {
+        let names: Vec<_> = (1..=count).map(|id| format!("node{id}")).collect();
+        let voters = names.join(",");
+        Self::with(count, |id, recipe| {
+            let recipe = recipe
+                .env("PGHERD_FAILOVER", "quorum")
+                .env("PGHERD_VOTERS", &voters)
+                .env("PGHERD_CONTROL_TOKEN", TOKEN);
+            change(id, recipe)
+        })
+    }
+
+    /// All of them up and in order, node1 leading, and a standby that has every acknowledged write.
+    pub fn voting_up(count: usize) -> Self {
+        let cluster = Self::voting(count, |_, recipe| recipe);
+        cluster.begin_voting();
+        cluster
+    }
+
+    /// See [`Cluster::voting_up`].
+    pub fn begin_voting(&self) {
+        for node in self.nodes() {
+            self.start(node.id);
+        }
+        let others: Vec<_> = (2..=self.nodes().len()).collect();
+        self.await_order(1, &others);
+        self.await_synchronous(1);
+    }
+
+    /// The nodes that say that they take writes.
+    pub fn primaries(&self) -> Vec<usize> {
+        let says = |node: &&Node| node.http("/primary").is_some_and(|(code, _)| code == 200);
+        self.nodes().iter().filter(says).map(|node| node.id).collect()
+    }
+
+    /// Waits until one of `among` takes writes.
+    pub fn await_primary(&self, among: &[usize], within: Duration) -> usize {
+        await_within(within, &format!("one of the nodes {among:?} leads"), || {
+            self.primaries().into_iter().find(|id| among.contains(id))
+        })
+    }
+
+    /// Waits until `primary` leads all the others, every tool says so, and one has every write.
+    pub fn await_settled(&self, primary: usize) {
+        let others = self.others(&[primary]);
+        self.await_order(primary, &others);
+        self.await_synchronous(primary);
+    }
+
+    /// All but these.
+    pub fn others(&self, but: &[usize]) -> Vec<usize> {
+        (1..=self.nodes().len()).filter(|id| !but.contains(id)).collect()
+    }
+
+    /// Waits until the record names a standby that has every acknowledged write: that one may lead.
+    pub fn await_synchronous(&self, primary: usize) -> usize {
+        await_within(SETTLES_WITHIN, "a standby is synchronous", || self.synchronous(primary))
+    }
+
+    /// The standby that the record names, as `on` sees it.
+    pub fn synchronous(&self, on: usize) -> Option<usize> {
+        let (_, status) = self.node(on).http("/status")?;
+        let status: Value = serde_json::from_str(&status).ok()?;
+        let rows = status["nodes"].as_array()?;
+        let row = rows.iter().find(|row| row["sync"] == true)?;
+        let name = row["name"].as_str()?;
+        self.nodes().iter().find(|node| node.name == name).map(|node| node.id)
+    }
+
+    /// What people ask of a node. Code and answer.
+    pub fn wish(&self, id: usize, method: &str, path: &str) -> (u16, String) {
+        self.node(id).http_as(TOKEN, method, path).expect("it answers")
+    }
+
+    /// The warnings that a node shows.
+    pub fn warnings(&self, id: usize) -> String {
+        let status = self.node(id).http("/status").unwrap_or_default().1;
+        let status: Value = serde_json::from_str(&status).unwrap_or_default();
+        status["warnings"].to_string()
+    }
+
+    /// Where its history branched off last.
+    pub fn timeline(&self, id: usize) -> u32 {
+        let name = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+        u32::from_str_radix(&self.node(id).ask(name), 16).expect("eight hexadecimal digits")
+    }
+
+    /// The one half of a node that runs everything, as its container numbers it.
+    pub fn node_half(&self, id: usize) -> String {
+        self.node(id).pid_of("node half", |process| {
+            process.command.starts_with("pgherd node") || process.command.contains("/pgherd node")
+        })
+    }
+
+    /// etcd, as its container numbers it.
+    pub fn etcd(&self, id: usize) -> String {
+        self.node(id).pid_of("etcd", |process| process.name == "etcd")
+    }
+
+    /// Frozen: every process of it, and its connections stay open.
+    pub fn freeze(&self, id: usize) {
+        self.node(id).pause();
+    }
+
+    /// What its log says since it had so many lines.
+    pub fn log_since(&self, id: usize, lines: usize) -> String {
+        let log = self.node(id).log();
+        log.lines().skip(lines).collect::<Vec<_>>().join("\n")
+    }
+
+    /// How many lines its log has.
+    pub fn log_lines(&self, id: usize) -> usize {
+        self.node(id).log().lines().count()
+    }
+}

@@ -1,0 +1,194 @@
+//! Anything that can happen to a node, at random and over again, and a primary after each. The seed is
+//! printed: `PGHERD_SOAK_SEED` tells the same story once more, `PGHERD_SOAK_MINUTES` how long.
+
+use crate::harness::{Cluster, LEASE, TOKEN, await_within};
+use std::time::{Duration, Instant, SystemTime};
+
+/// After whatever happened, and while it lasts.
+const LEADS_WITHIN: Duration = Duration::from_secs(45);
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Kill,
+    Stop,
+    Freeze,
+    Cut,
+    FreezeNodeHalf,
+    KillNodeHalf,
+    KillPostmaster,
+    FreezeEtcd,
+    KillEtcd,
+    Switchover,
+}
+
+const ACTS: [Act; 10] = [
+    Act::Kill,
+    Act::Stop,
+    Act::Freeze,
+    Act::Cut,
+    Act::FreezeNodeHalf,
+    Act::KillNodeHalf,
+    Act::KillPostmaster,
+    Act::FreezeEtcd,
+    Act::KillEtcd,
+    Act::Switchover,
+];
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % sides as u64).expect("small")
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's own setting")]
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
+}
+
+#[test]
+#[ignore = "needs docker: make test"]
+fn whatever_happens_to_one_node_after_the_other_there_is_a_primary_and_nothing_is_lost() {
+    let seed = setting("PGHERD_SOAK_SEED").unwrap_or_else(now);
+    let minutes = setting("PGHERD_SOAK_MINUTES").unwrap_or(2);
+    println!("PGHERD_SOAK_SEED={seed} PGHERD_SOAK_MINUTES={minutes}");
+    let mut dice = Dice(seed);
+    let mut cluster = Cluster::voting_up(3);
+    let prober = cluster.probe();
+    let began = Instant::now();
+    let mut primary = 1;
+    while began.elapsed() < Duration::from_secs(60 * minutes) {
+        let act = ACTS[dice.throw(ACTS.len())];
+        // The primary every other time.
+        let node = if dice.throw(2) == 0 { primary } else { 1 + dice.throw(3) };
+        // While the last one's repair is under way, or when all is in order.
+        let settles = dice.throw(3) > 0;
+        let lasts = Duration::from_millis(500 * dice.throw(20) as u64);
+        let at = began.elapsed().as_secs_f64();
+        println!("{at:.1} s: {act:?} of node{node} for {lasts:?}; node{primary} leads");
+        primary = happens(&mut cluster, act, node, primary, lasts);
+        if settles {
+            primary = settled(&cluster);
+        }
+        prober.await_rows();
+    }
+    primary = settled(&cluster);
+    let record = prober.end(&cluster, primary, &cluster.others(&[primary]));
+    println!("{:?} without a write at most", record.longest_gap());
+}
+
+/// Does it, waits for a primary with it, undoes it, and waits for one without it.
+fn happens(cluster: &mut Cluster, act: Act, id: usize, primary: usize, lasts: Duration) -> usize {
+    let stays = |cluster: &Cluster| {
+        std::thread::park_timeout(lasts); // How long it lasts is part of what happens.
+        // Whoever is lost while it leads is replaced; else nothing changes.
+        cluster.await_primary(&cluster.others(&[id]), LEADS_WITHIN)
+    };
+    let process = |cluster: &Cluster, what: fn(&Cluster, usize) -> Option<String>| {
+        await_within(LEADS_WITHIN, "it runs", || what(cluster, id))
+    };
+    let half = |cluster: &Cluster, id: usize| pid(cluster, id, "pgherd", " node");
+    let etcd = |cluster: &Cluster, id: usize| pid(cluster, id, "etcd", "");
+    let postmaster = |cluster: &Cluster, id: usize| pid(cluster, id, "postgres", "/bin/postgres ");
+    // Who stays away too short for a lease may lead as before.
+    let any = |cluster: &Cluster| cluster.await_primary(&[1, 2, 3], LEADS_WITHIN);
+    let is_long = lasts > LEASE * 3 / 2;
+    match act {
+        Act::Kill => {
+            cluster.kill(id);
+            stays(cluster);
+            cluster.start(id);
+        }
+        Act::Stop => {
+            cluster.stop(id);
+            stays(cluster);
+            cluster.start(id);
+        }
+        Act::Freeze => {
+            cluster.freeze(id);
+            if is_long {
+                stays(cluster);
+            } else {
+                std::thread::park_timeout(lasts);
+            }
+            cluster.node(id).unpause();
+        }
+        Act::Cut => {
+            cluster.cut(id);
+            if is_long {
+                stays(cluster);
+            } else {
+                std::thread::park_timeout(lasts);
+            }
+            cluster.heal(id);
+        }
+        Act::FreezeNodeHalf => {
+            let half = process(cluster, half);
+            cluster.node(id).kill("STOP", &half).ok();
+            if is_long {
+                stays(cluster);
+            } else {
+                std::thread::park_timeout(lasts);
+            }
+            cluster.node(id).kill("CONT", &half);
+        }
+        Act::KillNodeHalf => {
+            let half = process(cluster, half);
+            cluster.node(id).kill("KILL", &half);
+            cluster.node(id).await_end();
+            stays(cluster);
+            cluster.start(id);
+        }
+        Act::KillPostmaster => {
+            let postmaster = process(cluster, postmaster);
+            cluster.node(id).kill("KILL", &postmaster);
+        }
+        Act::FreezeEtcd => {
+            let etcd = process(cluster, etcd);
+            cluster.node(id).kill("STOP", &etcd).ok();
+            std::thread::park_timeout(lasts);
+            any(cluster);
+            cluster.node(id).kill("CONT", &etcd);
+        }
+        Act::KillEtcd => {
+            let etcd = process(cluster, etcd);
+            cluster.node(id).kill("KILL", &etcd);
+        }
+        Act::Switchover => {
+            let to = format!("/switchover?to=node{id}");
+            let answer = cluster.node(primary).http_as(TOKEN, "POST", &to);
+            println!("  {answer:?}"); // It may be refused, with a reason.
+            std::thread::park_timeout(lasts);
+        }
+    }
+    any(cluster)
+}
+
+fn pid(cluster: &Cluster, id: usize, name: &str, command: &str) -> Option<String> {
+    let all = cluster.node(id).processes();
+    let is = |process: &&crate::harness::Process| {
+        process.name == name && process.command.contains(command)
+    };
+    all.iter().find(is).map(|process| process.pid.clone())
+}
+
+/// One leads and the others follow. Who leads may change on the way there.
+fn settled(cluster: &Cluster) -> usize {
+    await_within(LEADS_WITHIN * 2, "one leads, and all others follow it", || {
+        let [primary] = cluster.primaries()[..] else { return None };
+        let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' \
+             AND application_name LIKE 'node%'";
+        let all = cluster.node(primary).sql(streams).stdout.trim() == "2";
+        (all && cluster.synchronous(primary).is_some()).then_some(primary)
+    })
+}
