@@ -17,8 +17,6 @@ pub struct Hold {
     pub revision: Revision,
     /// When we sent what was answered well last, or asked what all agreed to.
     pub good_since: Duration,
-    /// When we sent the change that succeeded last.
-    pub renewed_at: Duration,
     /// When we sent anything last.
     pub tried_at: Duration,
     /// Changes whose answer did not come. Any of them may have been done, or may be done yet.
@@ -32,7 +30,7 @@ pub struct Hold {
 /// A change on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attempt {
-    /// When it was sent.
+    /// When it was sent for the first time.
     pub sent: Duration,
     /// What is to stand there.
     pub record: Record,
@@ -99,7 +97,6 @@ impl Hold {
             record,
             revision,
             good_since: sent,
-            renewed_at: sent,
             tried_at: sent,
             open: Vec::new(),
             gives_up: false,
@@ -129,10 +126,8 @@ impl Hold {
     /// When the next renewal is due, if no attempt is on its way: soon, if the last one failed.
     pub fn renew_at(&self) -> Duration {
         let lease = self.record.lease();
-        if self.tried_at > self.renewed_at || !self.open.is_empty() {
-            return self.tried_at + look_every(lease);
-        }
-        self.renewed_at + renew_every(lease)
+        let went_well = self.open.is_empty() && self.good_since >= self.tried_at;
+        self.tried_at + if went_well { renew_every(lease) } else { look_every(lease) }
     }
 
     /// When all other members that have data are asked to agree: nobody could be reached who keeps
@@ -151,12 +146,22 @@ impl Hold {
             Change::Release { to, at } => self.record.released(to.as_deref(), at),
             Change::GiveBack => self.record.given_back()?,
         };
-        self.attempts += 1;
-        let record = Record { renewals: self.attempts, ..changed };
+        // The same once more, so that there is no more of them however long nobody answers.
+        let numbered =
+            |attempt: &Attempt| Record { renewals: attempt.record.renewals, ..changed.clone() };
+        let again = self.open.iter().position(|attempt| attempt.record == numbered(attempt));
+        let attempt = match again {
+            Some(at) => self.open.remove(at),
+            None => {
+                self.attempts += 1;
+                Attempt { sent: now, record: Record { renewals: self.attempts, ..changed } }
+            }
+        };
+        let record = attempt.record.clone();
+        self.open.push(attempt);
         self.tried_at = now;
         // It may stand there from now on, and then another may write.
         self.gives_up |= record.released.is_some();
-        self.open.push(Attempt { sent: now, record: record.clone() });
         Some(Try { revision: self.revision, record })
     }
 
@@ -164,7 +169,9 @@ impl Hold {
     pub fn answered(&mut self, now: Duration, answer: Answer) -> Result<(), Lost> {
         match answer {
             Answer::Done(revision) => match self.open.pop() {
-                Some(attempt) => self.stands(now, revision, attempt),
+                Some(attempt) => {
+                    self.stands(now, revision, Attempt { sent: self.tried_at, ..attempt })
+                }
                 None => Ok(()),
             },
             Answer::Changed(Some((revision, record))) => self.read(now, revision, &record),
@@ -198,7 +205,6 @@ impl Hold {
         }
         self.record = done.record;
         self.revision = revision;
-        self.renewed_at = done.sent;
         self.good_since = self.good_since.max(done.sent);
         // None of the others can be done any more: they were for the revision before.
         self.open.clear();

@@ -18,8 +18,11 @@ mod takeover;
 mod view;
 mod why;
 
-pub use hold::{Answer, Change, Hold, Lost, Try};
+pub use hold::{Answer, Attempt, Change, Hold, Lost, Try};
 pub use record::{Before, Desired, Record, Released, Us};
 pub use takeover::{Ask, Candidate, Rival, Taking, may_take};
 pub use view::{Revision, View};
 pub use why::Why;
+
+#[cfg(test)]
+mod tests;

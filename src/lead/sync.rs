@@ -146,3 +146,6 @@ fn is_good(one: &StandbySeen, seen: &Seen<'_>, part: u32) -> bool {
         && quick(one.flush_lag)
         && quick(one.replay_lag)
 }
+
+#[cfg(test)]
+mod tests;
