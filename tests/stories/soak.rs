@@ -78,11 +78,11 @@ fn whatever_happens_to_one_node_after_the_other_there_is_a_primary_and_nothing_i
         println!("{at:.1} s: {act:?} of node{node} for {lasts:?}; node{primary} leads");
         primary = happens(&mut cluster, act, node, primary, lasts);
         if settles {
-            primary = settled(&cluster);
+            primary = cluster.await_calm();
         }
         prober.await_rows();
     }
-    primary = settled(&cluster);
+    primary = cluster.await_calm();
     let record = prober.end(&cluster, primary, &cluster.others(&[primary]));
     println!("{:?} without a write at most", record.longest_gap());
 }
@@ -180,15 +180,4 @@ fn pid(cluster: &Cluster, id: usize, name: &str, command: &str) -> Option<String
         process.name == name && process.command.contains(command)
     };
     all.iter().find(is).map(|process| process.pid.clone())
-}
-
-/// One leads and the others follow. Who leads may change on the way there.
-fn settled(cluster: &Cluster) -> usize {
-    await_within(LEADS_WITHIN * 2, "one leads, and all others follow it", || {
-        let [primary] = cluster.primaries()[..] else { return None };
-        let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' \
-             AND application_name LIKE 'node%'";
-        let all = cluster.node(primary).sql(streams).stdout.trim() == "2";
-        (all && cluster.synchronous(primary).is_some()).then_some(primary)
-    })
 }

@@ -1,6 +1,6 @@
 //! A person gives the lead to another node.
 
-use crate::harness::{Cluster, LEADS_WITHIN, LEASE, Prober, TOKEN, await_that, trials};
+use crate::harness::{Cluster, LEADS_WITHIN, LEASE, Prober, TOKEN, trials};
 use std::time::{Duration, Instant};
 
 fn voting() -> (Cluster, Prober) {
@@ -90,10 +90,7 @@ fn either_side_killed_in_a_switchover_there_is_one_primary_in_the_end() {
         );
         prober.await_rows();
         cluster.start(victim);
-        primary = await_that("one leads", || match cluster.primaries()[..] {
-            [one] => Some(one),
-            _ => None,
-        });
+        primary = cluster.await_calm();
         cluster.await_settled(primary);
     }
     prober.end(&cluster, primary, &cluster.others(&[primary]));
