@@ -1,6 +1,6 @@
 //! What follows when a plan is done or has failed, and when Postgres has ended.
 
-use super::lead::is_about_the_lead;
+use super::lead::{is_about_the_lead, is_refused};
 use super::{ClusterState, Event, LOOK_AGAIN_AFTER, Node, NodeRole, Phase};
 use crate::cluster::{NodeState, Role};
 use crate::execute::{PlanError, StandbyError, StepError};
@@ -54,6 +54,8 @@ impl Node {
     fn plan_failed(&mut self, scenario: &Scenario, failed: &PlanError) {
         if self.stops_after.is_some() {
             info!("the lead is not handed over: {}", chain(&failed.source));
+        } else if let (Scenario::TakeOver, true) = (scenario, is_refused(&failed.source)) {
+            warn!("this node does not take the lead: {}", chain(&failed.source));
         } else {
             say(failed);
         }
@@ -71,7 +73,10 @@ impl Node {
         match scenario {
             Scenario::HandOver { .. } => self.not_handed_over(serves),
             Scenario::TakeOver if serves => {
-                self.undone = vec![undone_warning(failed)];
+                self.undone = vec![match is_refused(&failed.source) {
+                    true => format!("nobody leads: {}", chain(&failed.source)),
+                    false => undone_warning(failed),
+                }];
                 self.phase = Phase::Serving;
                 // Half-way: it leads, and the rest is owed.
                 self.serves();

@@ -3,7 +3,7 @@
 use super::{Event, Node, Phase};
 use crate::cluster::{Role, Standing};
 use crate::execute::{Other, StepError};
-use crate::keeper::Seen;
+use crate::keeper::{LeadError, Seen};
 use crate::lead::{Candidate, Rival};
 use crate::scenario::Scenario;
 use crate::service::{Listen, Shutdown};
@@ -146,13 +146,6 @@ impl Node {
             Phase::Planned(scenario, _) => matches!(scenario, Scenario::Follow { .. }),
             Phase::Looking(_) | Phase::BackingOff | Phase::Stopping => false,
         };
-        let chosen = seen.record.as_ref().is_some_and(|record| {
-            record.sync.contains(name)
-                || record.holder == *name
-                || record.synchronous == crate::cluster::SyncMode::Off
-                || self.hands.asked.load(Ordering::Relaxed)
-                || record.released.as_ref().is_some_and(|released| released.at.is_some())
-        });
         let asked = self.hands.asked.load(Ordering::Relaxed);
         let allowed = asked
             || (!seen.desired.paused
@@ -161,7 +154,7 @@ impl Node {
         self.made == Role::Standby
             && serves
             && free
-            && chosen
+            && seen.handed_to.is_none()
             && allowed
             && self.take_over_rest.is_over()
     }
@@ -449,6 +442,11 @@ impl Node {
         self.begin(Scenario::HandOver { to });
         true
     }
+}
+
+/// The rules say no, or another node was sooner.
+pub(super) fn is_refused(error: &StepError) -> bool {
+    matches!(error, StepError::Lead(LeadError::Why(_) | LeadError::Changed))
 }
 
 /// It is the lead that could not be had: the record says more at the next look.

@@ -50,6 +50,8 @@ impl Cluster {
         Self::named_nodes(&names, |id, recipe| {
             // The story's two cores are not barman's.
             let recipe = recipe.env("REPMGR_SLAVES", &slaves).env("PGHERD_BACKUPS", "elsewhere");
+            // Three would vote; what follows from that is told in the stories of failover.
+            let recipe = recipe.env("PGHERD_FAILOVER", "manual");
             change(id, recipe)
         })
     }
@@ -59,6 +61,7 @@ impl Cluster {
         let names = ["node1", "node2", "backup"].map(str::to_owned);
         Self::named_nodes(&names, |id, recipe| {
             let recipe = recipe.env("PGHERD_VOTERS", "node1,node2,backup");
+            let recipe = recipe.env("PGHERD_FAILOVER", "manual");
             match id {
                 3 => recipe.env("PGHERD_ROLE", "backup").env("REPMGR_MASTER", ""),
                 _ => recipe.env("PGHERD_BACKUPS", "elsewhere"),
