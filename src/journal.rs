@@ -23,6 +23,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 pub const ENTRIES_MAX: usize = 1000;
 /// The file is written anew when it has so many lines.
 const LINES_MAX: usize = 2 * ENTRIES_MAX;
+/// Of a text: what a tool said last may be long, and stands in the log.
+const CHARS_MAX: usize = 300;
 /// So many may wait for a slow disk; more are shown, and not kept.
 const WAITING_MAX: usize = 256;
 
@@ -71,8 +73,8 @@ impl Journal {
             node: self.node.clone(),
             id: id.to_owned(),
             epoch,
-            why: why.map(str::to_owned),
-            text: text.into(),
+            why: why.map(|why| shortened(why.to_owned())),
+            text: shortened(text.into()),
         };
         self.entries.send_modify(|entries| push(entries, entry.clone()));
         let _ = self.to_disk.try_send(entry); // The disk is too slow: it is shown, at least.
@@ -82,6 +84,13 @@ impl Journal {
     pub fn last(&self, limit: usize) -> Vec<Entry> {
         let entries = self.entries.borrow();
         entries.iter().skip(entries.len().saturating_sub(limit)).cloned().collect()
+    }
+}
+
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(CHARS_MAX) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 

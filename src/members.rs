@@ -234,6 +234,7 @@ pub async fn ask_its_postgres(settings: &Settings, address: &Address) -> Result<
         given_up: None,
         members: Vec::new(),
         instance: String::new(),
+        witness: false,
         new_voter: None,
     })
 }

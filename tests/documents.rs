@@ -73,4 +73,9 @@ fn every_command_in_the_readme_is_one() {
     for command in named {
         assert!(help.iter().any(|known| known == command), "there is no `pgherd {command}`");
     }
+    for command in help {
+        let named = [format!("`pgherd {command} "), format!("`pgherd {command}`")];
+        let is_named = named.iter().any(|name| readme.contains(name));
+        assert!(is_named, "README.md does not name `pgherd {command}`; add it to its table");
+    }
 }

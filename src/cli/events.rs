@@ -11,24 +11,29 @@ use std::time::Duration;
 /// Somebody watches.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// More than happen on a node between two questions.
+const AT_ONCE_MAX: usize = 100;
+
 /// Prints the last `limit` of all nodes together, and then, if asked to, what else happens.
 pub(super) fn show(entrance: &Entrance, json: bool, follow: bool, limit: usize) -> Result<u8, u8> {
     let seen = entrance.snapshot()?;
     let doors: Vec<Door> = seen.nodes.iter().map(|node| entrance.door(&seen, node)).collect();
     super::block_on(async {
         let mut shown = Shown::default();
-        let first = ask(entrance, &doors, limit, true).await;
+        let first = ask(entrance, &doors, limit.max(1), true).await;
         if first.is_empty() {
             say("no node says what happened: pgherd status shows who answers");
             return Err(status::CANNOT_REACH);
         }
-        print(&shown.new(merged(first), limit), json);
-        while follow {
-            wait::back_off(ASK_EVERY).await;
-            let answers = ask(entrance, &doors, usize::MAX, false).await;
-            print(&shown.new(merged(answers), usize::MAX), json);
+        print(&shown.show(merged(first), limit), json);
+        if !follow {
+            return Ok(status::DONE);
         }
-        Ok(status::DONE)
+        loop {
+            wait::back_off(ASK_EVERY).await;
+            let answers = ask(entrance, &doors, AT_ONCE_MAX, false).await;
+            print(&shown.show(merged(answers), usize::MAX), json);
+        }
     })
 }
 
@@ -77,7 +82,7 @@ struct Shown(BTreeMap<String, Entry>);
 
 impl Shown {
     /// Those of `entries` that come after what was printed before, the last `limit` of them.
-    fn new(&mut self, entries: Vec<Entry>, limit: usize) -> Vec<Entry> {
+    fn show(&mut self, entries: Vec<Entry>, limit: usize) -> Vec<Entry> {
         let mut new: Vec<Entry> = Vec::new();
         for (node, last) in &self.0 {
             let of_node = || entries.iter().filter(|entry| entry.node == *node);
@@ -130,13 +135,13 @@ mod tests {
         let texts = |entries: Vec<Entry>| -> String {
             entries.into_iter().map(|entry| entry.text).collect()
         };
-        assert_eq!(texts(shown.new(merged(vec![one.clone(), two.clone()]), 9)), "adbc");
-        assert_eq!(texts(shown.new(merged(vec![one.clone(), two.clone()]), 9)), "");
+        assert_eq!(texts(shown.show(merged(vec![one.clone(), two.clone()]), 9)), "adbc");
+        assert_eq!(texts(shown.show(merged(vec![one.clone(), two.clone()]), 9)), "");
         let more = [&one[..], &[entry("node1", "3", "e")]].concat();
         let third = vec![entry("node3", "0", "f")];
-        assert_eq!(texts(shown.new(merged(vec![two, more, third]), 9)), "fe");
+        assert_eq!(texts(shown.show(merged(vec![two, more, third]), 9)), "fe");
         let mut few = Shown::default();
-        assert_eq!(texts(few.new(merged(vec![one.clone()]), 1)), "c");
-        assert_eq!(texts(few.new(merged(vec![one]), 1)), "");
+        assert_eq!(texts(few.show(merged(vec![one.clone()]), 1)), "c");
+        assert_eq!(texts(few.show(merged(vec![one]), 1)), "");
     }
 }

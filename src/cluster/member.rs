@@ -31,6 +31,9 @@ pub struct Report {
     pub members: Vec<Address>,
     /// A number of its own for each start, so that a node knows itself under any address.
     pub instance: String,
+    /// It has a vote, and nothing else.
+    #[serde(default)]
+    pub witness: bool,
     /// Of a voter: its etcd has never been part of a majority.
     #[serde(default)]
     pub new_voter: Option<bool>,

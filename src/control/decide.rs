@@ -138,6 +138,7 @@ mod tests {
             given_up: None,
             members: Vec::new(),
             instance: host.to_owned(),
+            witness: false,
             new_voter: None,
         };
         let answer = Answer::Report(Box::new(report));

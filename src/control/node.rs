@@ -118,6 +118,8 @@ pub struct Node {
     stops_after: Option<Shutdown>,
     /// A lead that could not be taken is not tried for again before this.
     take_over_rest: RulesRest,
+    /// No commit is acknowledged, and why.
+    writes_wait: Option<String>,
     /// The voters do not answer.
     voters_silent: Option<String>,
     /// The last taking of the lead that this node has followed, or brought about.
@@ -180,6 +182,7 @@ impl Node {
             leads: false,
             stops_after: None,
             take_over_rest: RulesRest::default(),
+            writes_wait: None,
             voters_silent: None,
             followed_epoch: None,
             record: None,

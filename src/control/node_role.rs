@@ -14,6 +14,8 @@ pub enum NodeRole {
     Standby,
     /// Keeps the cluster's backups, without a Postgres.
     Backup,
+    /// Has a vote, and nothing else.
+    Witness,
 }
 
 impl From<Role> for NodeRole {
@@ -31,6 +33,7 @@ impl fmt::Display for NodeRole {
             NodeRole::Primary => "primary",
             NodeRole::Standby => "standby",
             NodeRole::Backup => "backup",
+            NodeRole::Witness => "witness",
         })
     }
 }

@@ -147,7 +147,10 @@ async fn look(hands: &Hands, local: Option<(Health, Vec<Record>)>, memory: &mut 
     let own = local.as_ref().map(|(health, _)| health.timeline);
     let seen = remembered(memory, hands, own, records, &sightings);
     if seen != *memory {
-        let account = if local.is_some() { &hands.postgres } else { &hands.barman };
+        let account = match hands.settings.herd.kind {
+            NodeKind::Data | NodeKind::Witness => &hands.postgres,
+            NodeKind::Backup => &hands.barman,
+        };
         if let Err(error) = seen.write(&hands.layout, account) {
             warn!("what is known of the members is not kept: {}", chain(&error));
         }

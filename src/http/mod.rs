@@ -111,7 +111,7 @@ fn routes(snapshots: Snapshots) -> Router {
         .route("/primary", probe(primary))
         .route("/leader", probe(primary))
         .route("/read-write", probe(primary))
-        .route("/read-only", probe(|node| is_running(node) && node.role != Some(NodeRole::Backup)))
+        .route("/read-only", probe(|node| is_running(node) && !matches!(node.role, Some(NodeRole::Backup | NodeRole::Witness))))
         .route("/replica", probe(|node| serves_as(node, NodeRole::Standby)))
         .route("/status", get(status))
         .with_state(snapshots)

@@ -105,7 +105,6 @@ fn token_from(password: &Secret) -> Secret {
 /// Whether this version does what `variable` asks for. Shorten it as functions arrive.
 fn has_effect(variable: &str, input: &Input) -> bool {
     match variable {
-        "PGHERD_ROLE" => input.pgherd_role != NodeKind::Witness,
         "PGHERD_FAILOVER" => input.pgherd_failover != Some(Failover::Eager),
         _ => !variable.starts_with("RESTORE_"),
     }

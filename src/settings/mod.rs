@@ -298,7 +298,8 @@ impl HerdSettings {
     pub fn keeps_backups(&self) -> bool {
         match self.kind {
             NodeKind::Backup => true,
-            NodeKind::Data | NodeKind::Witness => self.backups == Backups::Here,
+            NodeKind::Data => self.backups == Backups::Here,
+            NodeKind::Witness => false,
         }
     }
 }

@@ -93,6 +93,7 @@ pub(crate) fn serving(address: Address, role: Role, timeline: u32) -> Sighting {
         given_up: None,
         members: Vec::new(),
         instance: address.host.clone(),
+        witness: false,
         new_voter: None,
     };
     let answer = Answer::Report(Box::new(report));

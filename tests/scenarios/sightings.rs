@@ -41,6 +41,7 @@ pub(crate) fn says(host: &str, standing: Standing) -> Sighting {
         given_up: None,
         members: Vec::new(),
         instance: host.to_owned(),
+        witness: false,
         new_voter: None,
     };
     Sighting { address, known: true, proved: true, answer: Answer::Report(Box::new(report)) }

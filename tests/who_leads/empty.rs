@@ -90,6 +90,7 @@ impl Beginning {
                 given_up: None,
                 members: Vec::new(),
                 instance: format!("n{other}"),
+                witness: false,
                 new_voter: None,
             });
             let answer = report.map_or(Answer::Silent, |report| Answer::Report(Box::new(report)));

@@ -108,6 +108,7 @@ fn report(node: usize, told: Told) -> Report {
         given_up: told.given_up.map(given_up),
         members: Vec::new(),
         instance: format!("n{node}"),
+        witness: false,
         new_voter: None,
     }
 }

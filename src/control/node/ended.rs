@@ -7,7 +7,7 @@ use crate::execute::{PlanError, StandbyError, StepError};
 use crate::postgres::{HookError, PostgresError};
 use crate::scenario::{Scenario, Step};
 use crate::service::{Shutdown, Verdict};
-use crate::settings::BAD_SETTINGS;
+use crate::settings::{BAD_SETTINGS, NodeKind};
 use crate::system::error::chain;
 use crate::system::wait;
 use std::sync::atomic::Ordering;
@@ -226,10 +226,12 @@ impl Node {
     /// It has no Postgres, by the operator's choice: cron runs, and that is all.
     fn keeps_backups(&mut self) {
         self.phase = Phase::Serving;
+        let votes_only = self.hands.settings.herd.kind == NodeKind::Witness;
         let row = self.row();
-        row.role = Some(NodeRole::Backup);
+        row.role = Some(if votes_only { NodeRole::Witness } else { NodeRole::Backup });
         row.state = NodeState::Running;
-        info!("{} keeps the cluster's backups", row.name);
+        let does = if votes_only { "has a vote" } else { "keeps the cluster's backups" };
+        info!("{} {does}", row.name);
         self.gather_warnings();
     }
 }

@@ -266,6 +266,18 @@ impl Node {
                 Other { address: row.address.clone(), rival, leaves }
             })
             .collect();
+        let is_there = |name: &String| {
+            others.iter().any(|one| one.rival.name == *name && one.rival.running && !one.leaves)
+        };
+        let sync = keeper.now().record.map(|record| record.sync).unwrap_or_default();
+        let waits = self.leads
+            && self.hands.settings.herd.synchronous == crate::cluster::SyncMode::Required
+            && !sync.iter().any(is_there);
+        self.writes_wait = waits.then(|| {
+            "writes wait: PGHERD_SYNCHRONOUS is required, and no standby runs that has every write; \
+             start one, or set it to preferred on this node and start that again"
+                .to_owned()
+        });
         let named = others.iter().map(|one| (one.rival.name.clone(), one.address.clone()));
         keeper.tell_members(named.collect());
         *self.hands.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
@@ -275,6 +287,10 @@ impl Node {
     pub(super) fn asked(&mut self, Asked { wish, reply }: Asked) {
         let words = wish.to_string();
         let asks_only = matches!(wish, Wish::Switchover { dry_run: true, .. });
+        let is_written = matches!(wish, Wish::Pause(_) | Wish::Maintenance { .. });
+        if !asks_only && !is_written {
+            self.note("asked", None, format!("a person asks for: {words}"));
+        }
         let granted = match wish {
             Wish::Switchover { to, dry_run } => self.switch_over(to, dry_run),
             Wish::Failover { allow_data_loss } => self.fail_over(allow_data_loss),
@@ -294,10 +310,8 @@ impl Node {
             Wish::Reload => self.reload(),
             Wish::Reinitialize => self.reinitialize(),
         };
-        match &granted {
-            _ if asks_only => {}
-            Ok(_) => self.note("asked", None, format!("a person asks for: {words}")),
-            Err(why) => self.note("refused", Some(why), format!("a person asks for: {words}")),
+        if let (Err(why), false) = (&granted, asks_only) {
+            self.note("refused", Some(why), words);
         }
         let _ = reply.send(granted); // Whoever asked has gone.
     }

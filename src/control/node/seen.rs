@@ -213,7 +213,7 @@ impl Node {
 
     pub(super) fn gather_warnings(&mut self) {
         let lately = self.undone.iter().chain(&self.disagreement).chain(&self.silence);
-        let lately = lately.chain(&self.voters_silent);
+        let lately = lately.chain(&self.voters_silent).chain(&self.writes_wait);
         self.snapshot.warnings = self.standing_warnings.iter().chain(lately).cloned().collect();
     }
 }
@@ -235,6 +235,7 @@ fn as_it_says(row: &mut NodeStatus, answer: &Answer, before: &[NodeStatus]) {
     row.answered = Instant::now();
     row.role = match report.standing {
         Standing::Serving { role, .. } => Some(role.into()),
+        Standing::NoData if report.witness => Some(NodeRole::Witness),
         Standing::NoData => Some(NodeRole::Backup),
         Standing::Empty { .. } | Standing::Preparing { .. } | Standing::AtRest { .. } => None,
     };

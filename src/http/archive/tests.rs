@@ -40,7 +40,7 @@ impl Stand {
         let snapshot = serde_json::from_str(super::super::tests::SNAPSHOT).unwrap();
         let (_, snapshots) = watch::channel(snapshot);
         let wishes = super::super::Wishes::new(&settings, None, tokio::sync::mpsc::channel(1).0);
-        tokio::spawn(super::super::serve(listener, snapshots, Some(archived), wishes));
+        tokio::spawn(super::super::serve(listener, snapshots, Some(archived), wishes, None));
         Stand { directory, settings, port }
     }
 
