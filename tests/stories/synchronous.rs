@@ -11,7 +11,7 @@ const WAITS_AT_MOST: Duration = Duration::from_secs(3);
 fn no_commit_waits_long_for_a_synchronous_standby_that_is_stopped_or_killed() {
     let cluster = Cluster::voting_up(3);
     for kill in [false, true] {
-        cluster.node(1).ask("DROP TABLE IF EXISTS written"); // A prober counts from 1.
+        cluster.node(1).ask("DROP TABLE IF EXISTS written, tried"); // A prober counts from 1.
         let prober = cluster.probe();
         let standby = cluster.await_synchronous(1);
         if kill {
