@@ -6,7 +6,7 @@ STACK ?= primary-standby
 export STACK
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help up down image test trials bench lint clean prerequisites
+.PHONY: help up down image test trials soak bench lint clean prerequisites
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -26,6 +26,10 @@ test: prerequisites lint ## lints, tests, and the stories in containers of both 
 
 trials: prerequisites lint ## the same with the long stories
 	@PGHERD_TRIALS=1 docker/test.sh
+
+soak: image ## half an hour of all that can happen to a node, at random; PGHERD_SOAK_SEED=, PGHERD_SOAK_MINUTES=
+	PGHERD_IMAGE=pgherd:$(PG) PGHERD_SOAK_MINUTES=$${PGHERD_SOAK_MINUTES:-30} \
+	  cargo test --locked --test stories -- --ignored --nocapture soak
 
 bench: image ## time to the first query and to streaming, memory, CPU; BENCH_BIG=1: with 4 GB, too
 	cargo bench --locked --bench start

@@ -67,6 +67,7 @@ fn whatever_happens_to_one_node_after_the_other_there_is_a_primary_and_nothing_i
     let prober = cluster.probe();
     let began = Instant::now();
     let mut primary = 1;
+    let mut is_calm = true;
     while began.elapsed() < Duration::from_secs(60 * minutes) {
         let act = ACTS[dice.throw(ACTS.len())];
         // The primary every other time.
@@ -76,23 +77,33 @@ fn whatever_happens_to_one_node_after_the_other_there_is_a_primary_and_nothing_i
         let lasts = Duration::from_millis(500 * dice.throw(20) as u64);
         let at = began.elapsed().as_secs_f64();
         println!("{at:.1} s: {act:?} of node{node} for {lasts:?}; node{primary} leads");
-        primary = happens(&mut cluster, act, node, primary, lasts);
+        primary = happens(&mut cluster, act, node, (primary, is_calm), lasts);
+        is_calm = settles;
         if settles {
-            primary = settled(&cluster);
+            primary = cluster.await_calm();
         }
         prober.await_rows();
     }
-    primary = settled(&cluster);
+    primary = cluster.await_calm();
     let record = prober.end(&cluster, primary, &cluster.others(&[primary]));
     println!("{:?} without a write at most", record.longest_gap());
 }
 
 /// Does it, waits for a primary with it, undoes it, and waits for one without it.
-fn happens(cluster: &mut Cluster, act: Act, id: usize, primary: usize, lasts: Duration) -> usize {
+fn happens(
+    cluster: &mut Cluster,
+    act: Act,
+    id: usize,
+    (primary, is_calm): (usize, bool),
+    lasts: Duration,
+) -> usize {
     let stays = |cluster: &Cluster| {
         std::thread::park_timeout(lasts); // How long it lasts is part of what happens.
-        // Whoever is lost while it leads is replaced; else nothing changes.
-        cluster.await_primary(&cluster.others(&[id]), LEADS_WITHIN)
+        // Whoever is lost while it leads is replaced, if another one has every write; else nothing
+        // changes.
+        if is_calm {
+            cluster.await_primary(&cluster.others(&[id]), LEADS_WITHIN);
+        }
     };
     let process = |cluster: &Cluster, what: fn(&Cluster, usize) -> Option<String>| {
         await_within(LEADS_WITHIN, "it runs", || what(cluster, id))
@@ -180,15 +191,4 @@ fn pid(cluster: &Cluster, id: usize, name: &str, command: &str) -> Option<String
         process.name == name && process.command.contains(command)
     };
     all.iter().find(is).map(|process| process.pid.clone())
-}
-
-/// One leads and the others follow. Who leads may change on the way there.
-fn settled(cluster: &Cluster) -> usize {
-    await_within(LEADS_WITHIN * 2, "one leads, and all others follow it", || {
-        let [primary] = cluster.primaries()[..] else { return None };
-        let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' \
-             AND application_name LIKE 'node%'";
-        let all = cluster.node(primary).sql(streams).stdout.trim() == "2";
-        (all && cluster.synchronous(primary).is_some()).then_some(primary)
-    })
 }

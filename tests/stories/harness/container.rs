@@ -343,7 +343,7 @@ impl Drop for Container {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let mut log = format!("--- log of {}\n", self.name);
-            let _ = write!(log, "{}", docker(["logs", "--tail", "200", &self.name]).text());
+            let _ = write!(log, "{}", docker(["logs", "--tail", "600", &self.name]).text());
             eprintln!("{log}---");
         }
         docker(["rm", "-f", "-v", &self.name]);

@@ -2,7 +2,7 @@
 
 use super::{Cluster, Node, Recipe, await_within};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What may be asked of a node's HTTP port is for whoever shows this.
 pub const TOKEN: &str = "hush-control-token-6";
@@ -62,6 +62,53 @@ impl Cluster {
         let others = self.others(&[primary]);
         self.await_order(primary, &others);
         self.await_synchronous(primary);
+    }
+
+    /// Waits until one leads, all the others follow it, one of them is synchronous, and nobody is in
+    /// the midst of anything: who leads may change on the way there.
+    pub fn await_calm(&self) -> usize {
+        let began = Instant::now();
+        let mut calm_since = None;
+        loop {
+            let found = self.calm();
+            match (&found, calm_since) {
+                (Ok(primary), Some((before, at))) if *primary == before => {
+                    let since: Instant = at;
+                    if since.elapsed() > Duration::from_secs(1) {
+                        return before;
+                    }
+                }
+                (Ok(primary), _) => calm_since = Some((*primary, Instant::now())),
+                (Err(why), _) => {
+                    calm_since = None;
+                    assert!(began.elapsed() < SETTLES_WITHIN, "it is never calm: {why}");
+                }
+            }
+            std::thread::park_timeout(Duration::from_millis(100)); // Spares the machine.
+        }
+    }
+
+    fn calm(&self) -> Result<usize, String> {
+        let primaries = self.primaries();
+        let [primary] = primaries[..] else { return Err(format!("{primaries:?} lead")) };
+        for node in self.nodes() {
+            let status = node.http("/status").unwrap_or_default().1;
+            let status: Value = serde_json::from_str(&status).unwrap_or_default();
+            let own = &status["nodes"][0];
+            if own["state"] != "running" || !own["scenario"].is_null() {
+                return Err(format!("{}: {own:#}", node.name));
+            }
+        }
+        let streams = "SELECT application_name FROM pg_stat_replication \
+             WHERE state = 'streaming' AND application_name LIKE 'node%'";
+        let streaming = self.node(primary).sql(streams).stdout;
+        if streaming.lines().count() + 1 != self.nodes().len() {
+            return Err(format!("node{primary} leads, and these follow: {streaming:?}"));
+        }
+        match self.synchronous(primary) {
+            Some(_) => Ok(primary),
+            None => Err(format!("node{primary} leads, and nobody is synchronous")),
+        }
     }
 
     /// All but these.
