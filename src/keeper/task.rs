@@ -184,7 +184,14 @@ impl Task {
         if self.read_first || look_now {
             return self.look(now);
         }
-        if self.hold.is_some() {
+        if let Some(hold) = &self.hold {
+            if let Some((_, reply)) = self.claim.take() {
+                if hold.gives_up {
+                    // What was sent to release it may be done yet, unless this is done before.
+                    return self.try_change(now, Change::Renew, Some(reply));
+                }
+                answer(Some(reply), Ok(()));
+            }
             if let Some((change, reply)) = self.changes.pop_front() {
                 return self.try_change(now, change, Some(reply));
             }

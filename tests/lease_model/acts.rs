@@ -8,6 +8,7 @@ use pgherd::lead::{self, Answer, Ask, Change, Desired, Rival, may_take, sync};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Outcome {
     Cannot,
     Leads(State),

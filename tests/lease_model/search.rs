@@ -14,6 +14,7 @@ pub(crate) trait Model: Sync {
 
     fn first(&self) -> Self::State;
     /// All that may happen next, and what it leads to; or what is wrong with that.
+    #[expect(clippy::type_complexity, reason = "it is said once, here")]
     fn next(&self, state: &Self::State) -> Vec<(Self::Action, Result<Self::State, String>)>;
 }
 
@@ -40,7 +41,10 @@ pub(crate) fn search<M: Model>(model: &M) -> Result<Reached<M::State, M::Action>
             let workers: Vec<_> = parts
                 .map(|part| scope.spawn(move || part.iter().map(|one| model.next(one)).collect()))
                 .collect();
-            workers.into_iter().flat_map(|one| -> Vec<_> { one.join().unwrap() }).collect()
+            workers
+                .into_iter()
+                .flat_map(|one| -> Vec<_> { one.join().expect("it does not panic") })
+                .collect()
         });
         for (at, nexts) in (from..).zip(found) {
             for (action, next) in nexts {
@@ -89,11 +93,11 @@ impl<V> Default for Memory<V> {
 impl<V: Copy> Memory<V> {
     pub(crate) fn remembered<K: Hash>(&self, key: &K, answer: impl FnOnce() -> V) -> V {
         let key = fingerprint(key);
-        if let Some(known) = self.0.lock().unwrap().get(&key) {
+        if let Some(known) = self.0.lock().expect("nobody panics with it").get(&key) {
             return *known;
         }
         let answer = answer();
-        self.0.lock().unwrap().insert(key, answer);
+        self.0.lock().expect("nobody panics with it").insert(key, answer);
         answer
     }
 }

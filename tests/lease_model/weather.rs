@@ -11,6 +11,7 @@ impl Herd {
             Some(())
         };
         let may = |node: usize| self.fail & (1 << node) != 0;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is no weather")]
         match action {
             Action::Crash(node) => {
                 costs(next, self.faults.crash && may(node))?;

@@ -59,6 +59,9 @@ impl Task {
                 self.view.saw(now, revision, record);
                 return self.lose(now, &why);
             }
+            if hold.record.released.is_some() {
+                self.hold = None; // The answer was lost, and it is done.
+            }
             self.tell_guard();
         } else if let Some((ours, sent)) = self.taking.take_if(|(ours, _)| *ours == record) {
             // Its answer was lost.
