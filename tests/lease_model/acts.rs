@@ -2,22 +2,14 @@
 
 use crate::model::{Action, Herd};
 use crate::real::{self, LEASE, NOW, PRESENT, RivalSays};
-use crate::state::{Hold, NODES, Names, Node, OLD, One, Rec, Request, Set, State};
-use pgherd::cluster::{Lsn, SyncMode};
-use pgherd::lead::{self, Answer, Ask, Change, Desired, Rival, may_take, sync};
-use std::collections::BTreeSet;
-use std::time::Duration;
+use crate::state::{Hold, NODES, Node, OLD, Rec, Request, State};
+use pgherd::cluster::Lsn;
+use pgherd::lead::{self, Answer, Ask, Change, Desired, Rival, may_take};
 
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Outcome {
     Cannot,
     Leads(State),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Step {
-    Record(Set),
-    Postgres(Names),
 }
 
 impl Herd {
@@ -185,7 +177,13 @@ impl Herd {
     }
 
     /// What is to stand in the record, if it may take the lead.
-    fn takes(&self, state: &State, node: usize, view: &lead::View, ask: Ask) -> Option<Rec> {
+    pub(crate) fn takes(
+        &self,
+        state: &State,
+        node: usize,
+        view: &lead::View,
+        ask: Ask,
+    ) -> Option<Rec> {
         let one = &state.nodes[node];
         let us = real::candidate(node as Node, one.primary, one.timeline, one.has);
         let others: Vec<Rival> =
@@ -209,7 +207,7 @@ impl Herd {
     }
 
     /// It reads the record.
-    fn sees(&self, next: &mut State, node: usize) -> lead::View {
+    pub(crate) fn sees(&self, next: &mut State, node: usize) -> lead::View {
         let mut view = real::view(&next.nodes[node].view, self.mode);
         view.saw(NOW, PRESENT, real::record(&next.record, self.mode));
         next.nodes[node].view = real::seen(&view);
@@ -292,7 +290,7 @@ impl Herd {
         self.told(next, node, |hold| hold.answered(NOW, Answer::Unknown))
     }
 
-    fn send(&self, next: &mut State, node: usize, change: Change) -> Option<()> {
+    pub(crate) fn send(&self, next: &mut State, node: usize, change: Change) -> Option<()> {
         let one = &next.nodes[node];
         let held = one.hold.filter(|_| one.request.is_none())?;
         if !matches!(change, Change::Renew | Change::Release { .. }) {
@@ -315,11 +313,11 @@ impl Herd {
         self.told(next, node, |hold| hold.answered(NOW, Answer::Unknown))
     }
 
-    fn renews(&self, hold: &Hold) -> bool {
+    pub(crate) fn renews(&self, hold: &Hold) -> bool {
         self.bits.remembered(&(0, hold), || real::hold(hold, self.mode).renew_at() <= NOW)
     }
 
-    fn may_write(&self, hold: &Hold) -> bool {
+    pub(crate) fn may_write(&self, hold: &Hold) -> bool {
         self.bits.remembered(&(1, hold), || real::hold(hold, self.mode).may_write(NOW))
     }
 
@@ -362,175 +360,16 @@ impl Herd {
         }
         Some(())
     }
-
-    fn start_primary(&self, next: &mut State, node: usize) -> Option<()> {
-        let one = &mut next.nodes[node];
-        let held = one.hold?;
-        let mut judged = held;
-        judged.gives_up &= self.guards.released_stays_down;
-        (one.primary && !one.serves && self.may_write(&judged)).then_some(())?;
-        one.serves = true;
-        one.hands_to = None;
-        if held.record.before.is_some() && self.guards.opened_before_acknowledging {
-            one.names = Names::NoStandby;
-        }
-        one.since = one.has.count_ones() as u8;
-        Some(())
-    }
-
-    fn promote(&self, next: &mut State, node: usize) -> Option<()> {
-        let one = &mut next.nodes[node];
-        let held = one.hold?;
-        // Not while it is being given back.
-        let settled = one.request.is_none() && held.open == [None; 3];
-        (!one.primary && one.serves && settled && held.record.before.is_some()).then_some(())?;
-        self.may_write(&held).then_some(())?;
-        one.primary = true;
-        one.timeline += 1;
-        one.names = match self.guards.opened_before_acknowledging {
-            true => Names::NoStandby,
-            false => Names::Nobody,
-        };
-        one.since = one.has.count_ones() as u8;
-        Some(())
-    }
-
-    fn synchronous(&self, next: &mut State, node: usize) -> Option<()> {
-        let one = next.nodes[node];
-        let held = one.hold?;
-        let settled = held.open == [None; 3] && held.current && one.request.is_none();
-        (one.writes() && settled).then_some(())?;
-        let streams = [0, 1, 2]
-            .map(|other| (next.upstream(other) == Some(node)).then_some(next.nodes[other].has));
-        let key = (held.record, one.names, one.since, one.has, streams);
-        match self.steps.remembered(&key, || self.step(&one, &held, streams))? {
-            Step::Record(set) => self.send(next, node, Change::Sync(real::names(set))),
-            Step::Postgres(names) => {
-                let one = &mut next.nodes[node];
-                one.names = names;
-                one.since = one.has.count_ones() as u8;
-                Some(())
-            }
-        }
-    }
-
-    /// What is to be done about who is synchronous; `streams` is what those have who stream.
-    fn step(&self, one: &One, held: &Hold, streams: [Option<u8>; NODES]) -> Option<Step> {
-        real::hold(held, self.mode).is_open().then_some(())?;
-        let standby = |(other, has): (usize, &Option<u8>)| {
-            let flush = Lsn((*has)?.count_ones().into());
-            Some(sync::StandbySeen {
-                name: real::name(other as Node),
-                streaming: true,
-                is_sync: one.names == Names::Only(other as Node),
-                flush,
-                replay: flush,
-                flush_lag: None,
-                replay_lag: None,
-                eligible: true,
-            })
-        };
-        let standbys: Vec<_> = streams.iter().enumerate().filter_map(standby).collect();
-        let steps = |record: &BTreeSet<String>, names: &sync::Names, since: u8| {
-            sync::next(&sync::Seen {
-                mode: self.mode,
-                record,
-                in_postgres: names,
-                in_force_since: Some(Lsn(since.into())),
-                written: Lsn(one.has.count_ones().into()),
-                standbys: &standbys,
-                limits: sync::Limits { bytes_max: 100, lag_max: Duration::from_secs(9) },
-            })
-        };
-        let since = if self.guards.what_was_before_is_flushed { one.since } else { 0 };
-        let (record, names) = (real::names(held.record.sync), real::in_postgres(one.names));
-        let mut step = steps(&record, &names, since);
-        if !self.guards.shrinks_in_the_record_first
-            && let Some(early @ sync::Step::Postgres(_)) = steps(&BTreeSet::new(), &names, since)
-        {
-            step = Some(early);
-        }
-        if !self.guards.grows_in_postgres_first
-            && let Some(sync::Step::Postgres(sync::Names::Only(name))) = &step
-            && *name != sync::NO_STANDBY
-        {
-            step = Some(sync::Step::Record(BTreeSet::from([name.clone()])));
-        }
-        Some(match step? {
-            sync::Step::Record(set) => Step::Record(real::set(&set)),
-            sync::Step::Postgres(names) => Step::Postgres(real::written(&names)),
-        })
-    }
-
-    fn acknowledge(&self, next: &mut State, node: usize) -> Option<()> {
-        let one = &next.nodes[node];
-        let write = one.waits.filter(|_| one.writes())?;
-        let reached = match one.names {
-            Names::Nobody => true,
-            Names::NoStandby => false,
-            Names::Only(standby) => {
-                next.upstream(standby as usize) == Some(node)
-                    && next.nodes[standby as usize].has & write != 0
-            }
-        };
-        reached.then_some(())?;
-        next.nodes[node].waits = None;
-        next.acknowledged |= write;
-        Some(())
-    }
-
-    /// A node follows whoever leads, by the record that it has seen; what the other has not, it
-    /// loses.
-    fn follow(&self, next: &mut State, node: usize) -> Option<()> {
-        let one = next.nodes[node];
-        let free = one.hold.is_none() && one.request.is_none() && next.reaches_record(node);
-        free.then_some(())?;
-        let leader: Rec = next.record;
-        let theirs = next.nodes[leader.holder as usize];
-        let open = leader.before.is_none() && leader.released.is_none();
-        let leads = leader.holder as usize != node
-            && open
-            && theirs.writes()
-            && theirs.timeline == leader.timeline
-            && next.linked(node as Node, leader.holder);
-        let behind = one.primary || one.timeline != theirs.timeline;
-        (leads && behind && !(one.serves && one.primary)).then_some(())?;
-        self.sees(next, node);
-        let one = &mut next.nodes[node];
-        one.primary = false;
-        one.serves = true;
-        one.timeline = theirs.timeline;
-        one.has &= theirs.has;
-        one.names = Names::Nobody;
-        one.since = 0;
-        one.waits = None;
-        Some(())
-    }
-
-    fn stop(&self, next: &mut State, node: usize, to: Node) -> Option<()> {
-        next.left.handovers = next.left.handovers.checked_sub(1)?;
-        let streams = next.upstream(to as usize) == Some(node);
-        let one = next.nodes[node];
-        let held = one.hold.filter(|_| one.writes() && one.request.is_none())?;
-        let settled = held.open == [None; 3] && held.current;
-        let named = held.record.sync & (1 << to) != 0 || self.mode == SyncMode::Off;
-        (streams && named && settled && held.record.before.is_none()).then_some(())?;
-        // The server sends everything before it ends; a client that still waits hears nothing.
-        next.nodes[to as usize].has |= one.has;
-        let one = &mut next.nodes[node];
-        (one.serves, one.waits, one.hands_to) = (false, None, Some(to));
-        Some(())
-    }
 }
 
 /// What another says of itself: silent or not, whether it runs, and its data.
-fn rival(state: &State, node: usize, other: usize) -> Option<RivalSays> {
+pub(crate) fn rival(state: &State, node: usize, other: usize) -> Option<RivalSays> {
     let theirs = &state.nodes[other];
     let answers = state.linked_to(node, other) && theirs.acts();
     let says = answers.then_some((theirs.primary, theirs.timeline, theirs.has));
     (other != node).then_some((other as Node, theirs.serves, says))
 }
 
-fn older(age: u8) -> u8 {
+pub(crate) fn older(age: u8) -> u8 {
     (age + 1).min(OLD)
 }

@@ -15,6 +15,7 @@ mod calm;
 mod model;
 mod real;
 mod search;
+mod server;
 mod state;
 mod weather;
 

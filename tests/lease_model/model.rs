@@ -1,7 +1,8 @@
 //! What may happen, and what must hold whatever does.
 
-use crate::acts::{Outcome, Step};
+use crate::acts::Outcome;
 use crate::search::{self, Memory};
+use crate::server::Step;
 use crate::state::{Left, NODES, Names, Node, Rec, Set, State};
 use pgherd::cluster::SyncMode;
 
