@@ -36,6 +36,8 @@ pub(super) struct Local {
     pub watched: bool,
     /// What its data directory replaced is still there.
     pub replaces: bool,
+    /// The cluster's record says that this node leads: whoever claims a newer history has it by hand.
+    pub leads_by_the_record: bool,
 }
 
 /// One named reason to carry out a scenario.
@@ -85,7 +87,8 @@ fn superseded(seen: &Observation<'_>) -> Option<Scenario> {
         let leads_on = one.report().and_then(Report::leads_on);
         one.proved && is_ours(seen, one) && leads_on > Some(seen.local.timeline)
     };
-    let is = seen.local.role == Role::Primary && seen.sightings.iter().any(|one| newer(&one));
+    let may_be = seen.local.role == Role::Primary && !seen.local.leads_by_the_record;
+    let is = may_be && seen.sightings.iter().any(|one| newer(&one));
     is.then_some(Scenario::Rejoin { as_standby: false })
 }
 
@@ -155,6 +158,7 @@ mod tests {
             recorded_under: streams_from.map(|_| NodeId::FIRST),
             watched: true,
             replaces: false,
+            leads_by_the_record: false,
         }
     }
 
@@ -181,6 +185,16 @@ mod tests {
         let busy =
             Local { waits_for_wal: false, recorded_under: Some(NodeId::FIRST), ..standby(None) };
         assert_eq!(decided(busy, Role::Standby, &both[..1]), None, "it replays what it has");
+    }
+
+    #[test]
+    fn who_leads_by_the_record_gives_way_to_nobody_who_was_promoted_by_hand() {
+        let by_hand = [serving("other", Role::Primary, 2, OURS)];
+        let primary = local(Role::Primary, 1, None);
+        let gives_way = Some(Scenario::Rejoin { as_standby: false });
+        assert_eq!(decided(primary.clone(), Role::Primary, &by_hand), gives_way);
+        let lawful = Local { leads_by_the_record: true, ..primary };
+        assert_eq!(decided(lawful, Role::Primary, &by_hand), None);
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl Node {
             recorded_under: recorded.and_then(|record| record.upstream),
             watched: self.hands.supervisor.keeps(ServiceName::Repmgrd),
             replaces: seen.replaces,
+            leads_by_the_record: self.leads,
         };
         let observation = Observation { local, made: self.made, sightings: &seen.sightings };
         if let Some((rule, scenario)) = decide::decide(&observation)

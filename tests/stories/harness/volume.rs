@@ -44,10 +44,11 @@ impl Volume {
 
     /// The same once `script` has run in it.
     pub fn listing_after(&self, script: &str) -> String {
-        // A directory's size and anybody's clock say nothing.
+        // A directory's size and anybody's clock say nothing. That a start was refused is an event.
         self.shell(&format!(
             "set -e; cd /v; {script}; cd /v; \
              find . -mindepth 1 ! -path ./pgherd ! -path ./pgherd/lock \
+             ! -path ./pgherd/events.jsonl \
              \\( -type d -printf '%y %m %U:%G - %p\\n' -o -printf '%y %m %U:%G %s %p\\n' \\) | sort"
         ))
     }
