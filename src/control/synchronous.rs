@@ -123,14 +123,17 @@ async fn step(hands: &Hands, keeper: &Keeper, memory: &mut Memory) -> Result<boo
         memory.names.clone_from(&standbys.names);
         memory.in_force_since = None;
     }
-    if memory.in_force_since.is_none()
-        && let sync::Names::Only(_) = names
-        && record.sync.is_empty()
-    {
+    // Somebody is waited for that the record does not know yet.
+    let comes = match &names {
+        sync::Names::Only(name) | sync::Names::Both(_, name) => !record.sync.contains(name),
+        sync::Names::Nobody | sync::Names::Other => false,
+    };
+    if memory.in_force_since.is_none() && comes {
         in_force(session).await.map_err(words)?;
         let now = session.standbys().await.map_err(words)?;
         memory.in_force_since = now.filter(|now| now.names == standbys.names).map(|now| now.lsn);
     }
+    let preferred = hands.preferred();
     let standbys_seen = seen_standbys(hands, &seen, &standbys, &mut memory.moved);
     let looked = sync::Seen {
         mode,
@@ -140,6 +143,7 @@ async fn step(hands: &Hands, keeper: &Keeper, memory: &mut Memory) -> Result<boo
         written: standbys.lsn,
         standbys: &standbys_seen,
         limits: sync::Limits { bytes_max: BYTES_MAX, lag_max: hands.settings.herd.lease / 2 },
+        preferred: preferred.as_deref(),
     };
     match sync::next(&looked) {
         None => Ok(false),
@@ -150,11 +154,12 @@ async fn step(hands: &Hands, keeper: &Keeper, memory: &mut Memory) -> Result<boo
             Ok(true)
         }
         Some(sync::Step::Postgres(wanted)) => {
-            let name = match &wanted {
-                sync::Names::Only(name) => Some(name.as_str()),
-                sync::Names::Nobody | sync::Names::Other => None,
+            let names = match &wanted {
+                sync::Names::Only(name) => vec![name.as_str()],
+                sync::Names::Both(first, second) => vec![first.as_str(), second.as_str()],
+                sync::Names::Nobody | sync::Names::Other => Vec::new(),
             };
-            session.wait_for_standby(name).await.map_err(words)?;
+            session.wait_for_standbys(&names).await.map_err(words)?;
             Ok(true)
         }
     }
@@ -175,10 +180,11 @@ async fn in_force(session: &Session) -> Result<(), SqlError> {
 }
 
 fn parsed(names: &str) -> sync::Names {
-    match leading::waits_for(names) {
-        Some(name) => sync::Names::Only(name),
+    match leading::waits_for(names).as_deref() {
+        Some([name]) => sync::Names::Only(name.clone()),
+        Some([first, second]) => sync::Names::Both(first.clone(), second.clone()),
         None if names.is_empty() => sync::Names::Nobody,
-        None => sync::Names::Other,
+        Some(_) | None => sync::Names::Other,
     }
 }
 
@@ -190,7 +196,6 @@ fn seen_standbys(
     moved: &mut BTreeMap<String, (Lsn, Duration)>,
 ) -> Vec<sync::StandbySeen> {
     let now = clock::since_boot();
-    let preferred = hands.preferred();
     let others = hands.others.lock().unwrap_or_else(PoisonError::into_inner);
     moved.retain(|name, _| standbys.streaming.iter().any(|one| one.name == *name));
     standbys
@@ -207,7 +212,6 @@ fn seen_standbys(
             let stands_still = now.saturating_sub(*since);
             let rival = others.iter().find(|other| other.rival.name == one.name);
             let says = rival.and_then(|other| other.rival.says.as_ref());
-            let is_wanted = preferred.as_ref().is_none_or(|wanted| *wanted == one.name);
             sync::StandbySeen {
                 name: one.name.clone(),
                 streaming: one.streams,
@@ -216,8 +220,7 @@ fn seen_standbys(
                 replay: one.replayed.unwrap_or_default(),
                 flush_lag: Some(stands_still),
                 replay_lag: None,
-                eligible: is_wanted
-                    && says.is_none_or(|says| says.priority > 0)
+                eligible: says.is_none_or(|says| says.priority > 0)
                     && !rival.is_some_and(|other| other.leaves)
                     && !seen.desired.maintenance.contains(&one.name),
             }

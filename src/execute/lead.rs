@@ -1,7 +1,7 @@
 //! The steps of a node that takes the lead, or hands it over.
 
 use super::{Hands, StepError, Teller};
-use crate::cluster::{Address, Lsn, NodeState, Role, Standing};
+use crate::cluster::{Address, Lsn, NodeState, Report, Role, Standing};
 use crate::keeper::{Claim, LeadError};
 use crate::lead::{Ask, Candidate, Why, sync};
 use crate::members;
@@ -21,6 +21,8 @@ const SYNCHRONOUS_WITHIN: Duration = Duration::from_secs(30);
 const RECEIVED_WITHIN: Duration = Duration::from_secs(10);
 /// So many questions without an answer, and it is gone.
 const UNANSWERED_MAX: u32 = 2;
+/// While a standby is waited for: whether it is there still.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A word to a node in the same network.
 const WORD_AT_MOST: Duration = Duration::from_millis(500);
 
@@ -100,7 +102,7 @@ impl Hands {
         let keeper = self.keeper.as_ref().ok_or(LeadError::NotOurs)?;
         let session = self.session("postgres").await?;
         // Between the promotion and the record's word, commits wait.
-        session.wait_for_standby(Some(sync::NO_STANDBY)).await?;
+        session.wait_for_standbys(&[sync::NO_STANDBY]).await?;
         let promoted = session.promote().await;
         let timeline = match promoted {
             Ok(timeline) => timeline,
@@ -137,7 +139,7 @@ impl Hands {
             }
         }
         if self.settings.herd.synchronous != crate::cluster::SyncMode::Required {
-            session.wait_for_standby(None).await?;
+            session.wait_for_standbys(&[]).await?;
         }
         self.synchronous_now.notify_one();
         Ok(())
@@ -175,13 +177,19 @@ impl Hands {
         self.prefer(Some(to.to_owned()));
         self.synchronous_now.notify_one();
         let mut seen = keeper.seen();
-        let named = seen
-            .wait_for(|seen| seen.record.as_ref().is_some_and(|record| record.sync.contains(to)));
-        match tokio::time::timeout(SYNCHRONOUS_WITHIN, named).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(LeadError::Ends.into()),
-            Err(_) => Err(StepError::NotSynchronous { to: to.to_owned() }),
+        let until = Instant::now() + SYNCHRONOUS_WITHIN;
+        while Instant::now() < until {
+            let named = seen.wait_for(|seen| {
+                seen.record.as_ref().is_some_and(|record| record.sync.contains(to))
+            });
+            let named = tokio::time::timeout(ASK_AGAIN_AFTER, named).await;
+            match named.map(|named| named.map(drop)) {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) => return Err(LeadError::Ends.into()),
+                Err(_) => self.refuse_one_that_leaves(to).await?,
+            }
         }
+        Err(StepError::NotSynchronous { to: to.to_owned() })
     }
 
     /// `to` has replayed what the shutdown wrote last.
@@ -219,7 +227,11 @@ impl Hands {
             None => None,
         };
         match said {
-            Some(report) if report.name == to && report.state != NodeState::Stopped => Ok(()),
+            Some(Report { name, state, standing: Standing::Serving { .. }, .. })
+                if name == to && state != NodeState::Stopped =>
+            {
+                Ok(())
+            }
             Some(_) | None => Err(StepError::NotSynchronous { to: to.to_owned() }),
         }
     }

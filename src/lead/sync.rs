@@ -16,8 +16,22 @@ pub enum Names {
     Nobody,
     /// `FIRST 1 ("name")`.
     Only(String),
+    /// `FIRST 2 ("first", "second")`: for each of them, while the record goes from the first to the
+    /// second.
+    Both(String, String),
     /// Something that is not ours.
     Other,
+}
+
+impl Names {
+    /// Nothing is acknowledged that `name` has not.
+    pub fn wait_for(&self, name: &str) -> bool {
+        match self {
+            Names::Only(only) => only == name,
+            Names::Both(first, second) => first == name || second == name,
+            Names::Nobody | Names::Other => false,
+        }
+    }
 }
 
 /// A standby as the primary sees it (`pg_stat_replication`).
@@ -77,27 +91,43 @@ pub struct Seen<'a> {
     pub standbys: &'a [StandbySeen],
     /// Who lags.
     pub limits: Limits,
+    /// The lead is to be handed to this one: it is chosen, if it is good enough to be waited for.
+    pub preferred: Option<&'a str>,
 }
 
 /// One step at a time, each of them harmless if the next never comes, and if it is done twice:
-/// shrinks in the record first, grows in Postgres first. None: all is as it should be, or has to be
-/// waited for.
+/// shrinks in the record first, grows in Postgres first. From one that is well to another the record
+/// goes in one step, while commits wait for both; so there is always one that may lead. None: all is
+/// as it should be, or has to be waited for.
 pub fn next(seen: &Seen<'_>) -> Option<Step> {
     let wanted = wanted(seen);
-    if wanted == *seen.in_postgres {
-        let Names::Only(name) = &wanted else { return emptied(seen) };
-        let only = BTreeSet::from([name.clone()]);
-        if *seen.record == only {
-            return None;
-        }
-        if !seen.record.is_empty() && !seen.record.contains(name) {
-            return emptied(seen);
-        }
-        let has_it = seen.record.contains(name)
-            || seen.standbys.iter().any(|one| one.name == *name && has_everything(one, seen));
-        return has_it.then_some(Step::Record(only));
+    let then = |names: Names| (names != *seen.in_postgres).then_some(Step::Postgres(names));
+    let Names::Only(name) = &wanted else { return emptied(seen).or(then(wanted)) };
+    let only = BTreeSet::from([name.clone()]);
+    let waits = seen.in_postgres.wait_for(name);
+    if seen.record.contains(name) {
+        return match waits {
+            true if *seen.record == only => then(wanted),
+            true => Some(Step::Record(only)),
+            false => emptied(seen),
+        };
     }
-    emptied(seen).or(Some(Step::Postgres(wanted)))
+    if waits && seen.standbys.iter().any(|one| one.name == *name && has_everything(one, seen)) {
+        return Some(Step::Record(only));
+    }
+    match seen.record.first() {
+        None => then(wanted),
+        Some(before) if seen.in_postgres.wait_for(before) && answers(before, seen) => {
+            then(Names::Both(before.clone(), name.clone()))
+        }
+        Some(_) => emptied(seen),
+    }
+}
+
+/// Commits that wait for it are not held up.
+fn answers(name: &str, seen: &Seen<'_>) -> bool {
+    let is_it = |one: &&StandbySeen| one.name == name;
+    seen.standbys.iter().find(is_it).is_some_and(|one| one.is_sync && keeps_up(one, seen, 1))
 }
 
 fn emptied(seen: &Seen<'_>) -> Option<Step> {
@@ -113,16 +143,19 @@ fn has_everything(one: &StandbySeen, seen: &Seen<'_>) -> bool {
 fn wanted(seen: &Seen<'_>) -> Names {
     let named = match seen.in_postgres {
         Names::Only(name) => Some(name),
-        Names::Nobody | Names::Other => None,
+        Names::Both(..) | Names::Nobody | Names::Other => seen.record.first(),
     };
-    let is_named = |one: &&StandbySeen| named == Some(&one.name);
-    let stays = seen.standbys.iter().find(|one| is_named(one) && is_good(one, seen, 1));
+    let find = |is_it: &dyn Fn(&str) -> bool| {
+        seen.standbys.iter().find(|one| is_it(&one.name) && is_good(one, seen, 1))
+    };
+    let preferred = find(&|name| seen.preferred == Some(name));
+    let stays = || find(&|name| named.is_some_and(|named| named == name));
     let comes = || {
         let good = seen.standbys.iter().filter(|one| is_good(one, seen, 4));
         // Not with who is a byte ahead just now: then it would change all the time.
         good.min_by(|one, other| one.name.cmp(&other.name))
     };
-    match (seen.mode, stays.or_else(comes)) {
+    match (seen.mode, preferred.or_else(stays).or_else(comes)) {
         (SyncMode::Off, _) | (SyncMode::Preferred, None) => Names::Nobody,
         (SyncMode::Preferred | SyncMode::Required, Some(one)) => Names::Only(one.name.clone()),
         // Commits wait, for whom they waited before.
@@ -133,18 +166,18 @@ fn wanted(seen: &Seen<'_>) -> Names {
     }
 }
 
-/// Commits can wait for it; `part` of the limits are used.
+/// It may be chosen, and commits can wait for it; `part` of the limits are used.
 fn is_good(one: &StandbySeen, seen: &Seen<'_>, part: u32) -> bool {
-    let bytes_max = seen.limits.bytes_max / u64::from(part);
-    let lag_max = seen.limits.lag_max / part;
-    let near = |lsn: Lsn| lsn.bytes_behind(seen.written) <= bytes_max;
-    let quick = |lag: Option<Duration>| lag.is_none_or(|lag| lag <= lag_max);
-    one.eligible
-        && one.streaming
-        && near(one.flush)
-        && near(one.replay)
-        && quick(one.flush_lag)
-        && quick(one.replay_lag)
+    let near = one.replay.bytes_behind(seen.written) <= seen.limits.bytes_max / u64::from(part);
+    let quick = one.replay_lag.is_none_or(|lag| lag <= seen.limits.lag_max / part);
+    one.eligible && near && quick && keeps_up(one, seen, part)
+}
+
+/// What is written reaches its disk; `part` of the limits are used.
+fn keeps_up(one: &StandbySeen, seen: &Seen<'_>, part: u32) -> bool {
+    let near = one.flush.bytes_behind(seen.written) <= seen.limits.bytes_max / u64::from(part);
+    let quick = one.flush_lag.is_none_or(|lag| lag <= seen.limits.lag_max / part);
+    one.streaming && near && quick
 }
 
 #[cfg(test)]

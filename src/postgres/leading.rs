@@ -72,10 +72,10 @@ impl Session {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
-    /// Afterwards commits wait for this standby, or for nobody: those that begin later, and as soon as
-    /// the server has read its configuration again, which it does at once.
-    pub async fn wait_for_standby(&self, name: Option<&str>) -> Result<(), SqlError> {
-        let names = names_waiting_for(name);
+    /// Afterwards commits wait for each of these standbys, or for nobody: those that begin later, and as
+    /// soon as the server has read its configuration again, which it does at once.
+    pub async fn wait_for_standbys(&self, names: &[&str]) -> Result<(), SqlError> {
+        let names = names_waiting_for(names);
         let set = format!("ALTER SYSTEM SET synchronous_standby_names = {}", literal(&names));
         self.run("say for whom commits wait", &set).await?;
         self.run("have the server read its configuration", "SELECT pg_reload_conf()").await
@@ -106,15 +106,22 @@ impl Session {
     }
 }
 
-/// `synchronous_standby_names` for it.
-pub fn names_waiting_for(name: Option<&str>) -> String {
-    name.map(|name| format!("FIRST 1 ({})", identifier(name))).unwrap_or_default()
+/// `synchronous_standby_names` for them: a commit waits for each.
+pub fn names_waiting_for(names: &[&str]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let quoted: Vec<_> = names.iter().map(|name| identifier(name)).collect();
+    format!("FIRST {} ({})", names.len(), quoted.join(", "))
 }
 
-/// The standby in `synchronous_standby_names`, if it is one of ours.
-pub fn waits_for(names: &str) -> Option<String> {
-    let name = names.strip_prefix("FIRST 1 (\"")?.strip_suffix("\")")?;
-    Some(name.replace("\"\"", "\""))
+/// The standbys in `synchronous_standby_names`, if it is one of ours. No name holds a quotation mark
+/// followed by a comma, a blank and another one.
+pub fn waits_for(names: &str) -> Option<Vec<String>> {
+    let (count, rest) = names.strip_prefix("FIRST ")?.split_once(" (\"")?;
+    let inner = rest.strip_suffix("\")")?;
+    let names: Vec<_> = inner.split("\", \"").map(|name| name.replace("\"\"", "\"")).collect();
+    (count.parse() == Ok(names.len())).then_some(names)
 }
 
 #[cfg(test)]
@@ -123,12 +130,16 @@ mod tests {
 
     #[test]
     fn a_name_is_read_as_it_was_written() {
-        for name in ["node2", "dc2-pg \"3\"", "ü"] {
-            assert_eq!(waits_for(&names_waiting_for(Some(name))).as_deref(), Some(name));
+        let names = ["node2", "dc2-pg \"3\"", "ü"];
+        for name in names {
+            assert_eq!(waits_for(&names_waiting_for(&[name])), Some(vec![name.to_owned()]));
         }
-        assert_eq!(names_waiting_for(None), "");
-        for other in ["", "*", "node2", "ANY 1 (a, b)"] {
-            assert_eq!(waits_for(other), None);
+        assert_eq!(names_waiting_for(&["a", "b"]), "FIRST 2 (\"a\", \"b\")");
+        assert_eq!(waits_for(&names_waiting_for(&names)), Some(names.map(str::to_owned).to_vec()));
+        assert_eq!(names_waiting_for(&[]), "");
+        for other in ["", "*", "node2", "ANY 1 (a, b)", "FIRST 1 (\"a\", \"b\")", "FIRST 2 (a, b)"]
+        {
+            assert_eq!(waits_for(other), None, "{other}");
         }
     }
 }

@@ -53,7 +53,7 @@ impl Herd {
                 (!one.primary && one.hold?.record.before.is_some()).then_some(())?;
                 self.send(&mut next, node, Change::GiveBack)?;
             }
-            Action::Synchronous(node) => self.synchronous(&mut next, node)?,
+            Action::Synchronous(node, preferred) => self.synchronous(&mut next, node, preferred)?,
             Action::Write(node) => {
                 let bit = 1 << next.writes;
                 let one = &mut next.nodes[node];

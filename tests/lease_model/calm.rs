@@ -44,7 +44,7 @@ impl Herd {
                     Action::StartPrimary(node),
                     Action::Promote(node),
                     Action::Renew(node),
-                    Action::Synchronous(node),
+                    Action::Synchronous(node, None),
                     Action::Look(node),
                     Action::Follow(node),
                 ] {

@@ -25,7 +25,8 @@ pub(crate) enum Action {
     Promote(usize),
     Open(usize),
     GiveBack(usize),
-    Synchronous(usize),
+    /// The next step of the sync set; a person may prefer a standby meanwhile.
+    Synchronous(usize, Option<Node>),
     Write(usize),
     Acknowledge(usize),
     Stream(usize),
@@ -184,11 +185,13 @@ impl Herd {
             Action::Promote(node),
             Action::Open(node),
             Action::GiveBack(node),
-            Action::Synchronous(node),
+            Action::Synchronous(node, None),
             Action::Release(node),
         ]);
-        let others = (0..NODES).filter(|other| *other != node);
-        all.extend(others.map(|other| Action::Stop(node, other as Node)));
+        for other in (0..NODES).filter(|other| *other != node) {
+            all.push(Action::Synchronous(node, Some(other as Node)));
+            all.push(Action::Stop(node, other as Node));
+        }
         all
     }
 

@@ -166,6 +166,7 @@ pub(crate) fn in_postgres(names: Names) -> sync::Names {
     match names {
         Names::Nobody => sync::Names::Nobody,
         Names::Only(node) => sync::Names::Only(name(node)),
+        Names::Both(first, second) => sync::Names::Both(name(first), name(second)),
         Names::NoStandby => sync::Names::Only(sync::NO_STANDBY.to_owned()),
     }
 }
@@ -174,6 +175,7 @@ pub(crate) fn written(names: &sync::Names) -> Names {
     match names {
         sync::Names::Only(name) if name == sync::NO_STANDBY => Names::NoStandby,
         sync::Names::Only(name) => Names::Only(node(name)),
+        sync::Names::Both(first, second) => Names::Both(node(first), node(second)),
         sync::Names::Nobody | sync::Names::Other => Names::Nobody,
     }
 }

@@ -47,15 +47,22 @@ impl Herd {
         Some(())
     }
 
-    pub(crate) fn synchronous(&self, next: &mut State, node: usize) -> Option<()> {
+    pub(crate) fn synchronous(
+        &self,
+        next: &mut State,
+        node: usize,
+        preferred: Option<Node>,
+    ) -> Option<()> {
+        // Somebody who is preferred is about to be handed the lead.
+        (preferred.is_none() || next.left.handovers > 0).then_some(())?;
         let one = next.nodes[node];
         let held = one.hold?;
         let settled = held.open == [None; 3] && held.current && one.request.is_none();
         (one.writes() && settled).then_some(())?;
         let streams = [0, 1, 2]
             .map(|other| (next.upstream(other) == Some(node)).then_some(next.nodes[other].has));
-        let key = (held.record, one.names, one.since, one.has, streams);
-        match self.steps.remembered(&key, || self.step(&one, &held, streams))? {
+        let key = (held.record, one.names, one.since, one.has, streams, preferred);
+        match self.steps.remembered(&key, || self.step(&one, &held, streams, preferred))? {
             Step::Record(set) => self.send(next, node, Change::Sync(real::names(set))),
             Step::Postgres(names) => {
                 let one = &mut next.nodes[node];
@@ -72,6 +79,7 @@ impl Herd {
         one: &One,
         held: &Hold,
         streams: [Option<u8>; NODES],
+        preferred: Option<Node>,
     ) -> Option<Step> {
         real::hold(held, self.mode).is_open().then_some(())?;
         let standby = |(other, has): (usize, &Option<u8>)| {
@@ -79,7 +87,7 @@ impl Herd {
             Some(sync::StandbySeen {
                 name: real::name(other as Node),
                 streaming: true,
-                is_sync: one.names == Names::Only(other as Node),
+                is_sync: real::in_postgres(one.names).wait_for(&real::name(other as Node)),
                 flush,
                 replay: flush,
                 flush_lag: None,
@@ -88,6 +96,7 @@ impl Herd {
             })
         };
         let standbys: Vec<_> = streams.iter().enumerate().filter_map(standby).collect();
+        let preferred = preferred.map(real::name);
         let steps = |record: &BTreeSet<String>, names: &sync::Names, since: u8| {
             sync::next(&sync::Seen {
                 mode: self.mode,
@@ -97,6 +106,7 @@ impl Herd {
                 written: Lsn(one.has.count_ones().into()),
                 standbys: &standbys,
                 limits: sync::Limits { bytes_max: 100, lag_max: Duration::from_secs(9) },
+                preferred: preferred.as_deref(),
             })
         };
         let since = if self.guards.what_was_before_is_flushed { one.since } else { 0 };
@@ -108,7 +118,8 @@ impl Herd {
             step = Some(early);
         }
         if !self.guards.grows_in_postgres_first
-            && let Some(sync::Step::Postgres(sync::Names::Only(name))) = &step
+            && let Some(sync::Step::Postgres(sync::Names::Only(name) | sync::Names::Both(_, name))) =
+                &step
             && *name != sync::NO_STANDBY
         {
             step = Some(sync::Step::Record(BTreeSet::from([name.clone()])));
@@ -122,13 +133,15 @@ impl Herd {
     pub(crate) fn acknowledge(&self, next: &mut State, node: usize) -> Option<()> {
         let one = &next.nodes[node];
         let write = one.waits.filter(|_| one.writes())?;
+        let has_it = |standby: Node| {
+            next.upstream(standby as usize) == Some(node)
+                && next.nodes[standby as usize].has & write != 0
+        };
         let reached = match one.names {
             Names::Nobody => true,
             Names::NoStandby => false,
-            Names::Only(standby) => {
-                next.upstream(standby as usize) == Some(node)
-                    && next.nodes[standby as usize].has & write != 0
-            }
+            Names::Only(standby) => has_it(standby),
+            Names::Both(first, second) => has_it(first) && has_it(second),
         };
         reached.then_some(())?;
         next.nodes[node].waits = None;

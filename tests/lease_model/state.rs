@@ -25,6 +25,8 @@ pub(crate) struct Rec {
 pub(crate) enum Names {
     Nobody,
     Only(Node),
+    /// Each of these two, the second of which is to come into the record.
+    Both(Node, Node),
     /// A name that no node has.
     NoStandby,
 }

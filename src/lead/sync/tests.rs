@@ -14,6 +14,7 @@ struct World {
     /// Streams, flushed so far.
     standbys: [(bool, u64); 2],
     acknowledged: u64,
+    preferred: Option<usize>,
 }
 
 const NODES: [&str; 2] = ["node2", "node3"];
@@ -28,6 +29,7 @@ impl World {
             written: 1,
             standbys: [(true, 0); 2],
             acknowledged: 0,
+            preferred: None,
         }
     }
 
@@ -37,7 +39,7 @@ impl World {
             .map(|(name, (_, flushed))| StandbySeen {
                 name: (*name).to_owned(),
                 streaming: true,
-                is_sync: self.names == Names::Only((*name).to_owned()),
+                is_sync: self.names.wait_for(name),
                 flush: Lsn(*flushed),
                 replay: Lsn(*flushed),
                 flush_lag: None,
@@ -53,6 +55,7 @@ impl World {
             written: Lsn(self.written),
             standbys: &standbys,
             limits: LIMITS,
+            preferred: self.preferred.map(|at| NODES[at]),
         })
     }
 
@@ -67,12 +70,15 @@ impl World {
     fn acknowledges(&mut self) {
         let upto = match &self.names {
             Names::Nobody | Names::Other => self.written,
-            Names::Only(name) => {
-                let at = NODES.iter().position(|node| node == name);
-                at.map(|at| self.standbys[at]).filter(|one| one.0).map_or(0, |one| one.1)
-            }
+            Names::Only(name) => self.flushed(name),
+            Names::Both(first, second) => self.flushed(first).min(self.flushed(second)),
         };
         self.acknowledged = self.acknowledged.max(upto);
+    }
+
+    fn flushed(&self, name: &str) -> u64 {
+        let at = NODES.iter().position(|node| *node == name);
+        at.map(|at| self.standbys[at]).filter(|one| one.0).map_or(0, |one| one.1)
     }
 
     fn is_true(&self) -> bool {
@@ -136,6 +142,42 @@ fn required_is_never_emptied() {
     assert_eq!(world.record, only("node3"));
 }
 
+/// A primary that is killed at any moment of this leaves one that may lead.
+#[test]
+fn from_one_that_is_well_to_another_there_is_always_one() {
+    let mut world = World::new(SyncMode::Preferred);
+    world.settles();
+    assert_eq!(world.record, only("node2"));
+    world.preferred = Some(1);
+    let both = Names::Both("node2".to_owned(), "node3".to_owned());
+    assert_eq!(world.next(), Some(Step::Postgres(both.clone())));
+    world.does(Step::Postgres(both));
+    assert_eq!(world.next(), None, "not seen in force");
+    world.since = Some(Lsn(world.written));
+    assert_eq!(world.next(), Some(Step::Record(only("node3"))));
+    world.does(Step::Record(only("node3")));
+    assert_eq!(world.next(), Some(Step::Postgres(Names::Only("node3".to_owned()))));
+    world.settles();
+    world.preferred = Some(0);
+    world.standbys[0].0 = false;
+    assert_eq!(world.next(), None, "who is preferred is not there: all stays as it is");
+}
+
+#[test]
+fn one_that_goes_while_another_comes_is_not_waited_for() {
+    let mut world = World::new(SyncMode::Preferred);
+    world.settles();
+    world.preferred = Some(1);
+    world.does(Step::Postgres(Names::Both("node2".to_owned(), "node3".to_owned())));
+    let mut other = world.clone();
+    world.standbys[0].0 = false;
+    assert_eq!(world.next(), Some(Step::Record(BTreeSet::new())));
+    world.does(Step::Record(BTreeSet::new()));
+    assert_eq!(world.next(), Some(Step::Postgres(Names::Only("node3".to_owned()))));
+    other.standbys[1].0 = false;
+    assert_eq!(other.next(), Some(Step::Postgres(Names::Only("node2".to_owned()))));
+}
+
 #[test]
 fn off_ends_with_nobody() {
     let mut world = World::new(SyncMode::Preferred);
@@ -170,6 +212,7 @@ enum Event {
     Writes,
     Flushes(usize),
     ComesOrGoes(usize),
+    Prefers(Option<usize>),
     /// The server starts again, with the setting that was written.
     Restarts,
 }
@@ -189,6 +232,7 @@ proptest! {
             2 => (0..2usize).prop_map(Event::Flushes),
             1 => (0..2usize).prop_map(Event::ComesOrGoes),
             1 => Just(Event::Restarts),
+            1 => proptest::option::of(0..2usize).prop_map(Event::Prefers),
         ], 1..60)
     ) {
         let mut world = World::new(mode);
@@ -207,6 +251,7 @@ proptest! {
                 },
                 Event::ComesOrGoes(at) => world.standbys[at].0 ^= true,
                 Event::Restarts => world.since = None,
+                Event::Prefers(at) => world.preferred = at,
             }
             world.acknowledges();
             prop_assert!(world.is_true(), "{:?}", world);
