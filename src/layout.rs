@@ -178,6 +178,11 @@ impl Layout {
     pub fn unfinished_marker(&self) -> PathBuf {
         unfinished_marker(&self.pgdata)
     }
+
+    /// Present in a copy until it has been seen to have all that its primary had.
+    pub fn behind_marker(&self) -> PathBuf {
+        behind_marker(&self.pgdata)
+    }
 }
 
 /// See [`Layout::run_dir`].
@@ -202,6 +207,11 @@ pub fn state_dir(settings: &Settings) -> PathBuf {
 /// See [`Layout::unfinished_marker`].
 pub fn unfinished_marker(pgdata: &Path) -> PathBuf {
     pgdata.join("pgherd.unfinished")
+}
+
+/// See [`Layout::behind_marker`].
+pub fn behind_marker(pgdata: &Path) -> PathBuf {
+    pgdata.join("pgherd.behind")
 }
 
 /// Where a cluster may be, the likeliest first: the directory the operator named, else the

@@ -38,6 +38,7 @@ pub(super) enum Method {
     Get,
     Post,
     Put,
+    Delete,
 }
 
 impl<'a> Entrance<'a> {
@@ -112,6 +113,7 @@ impl<'a> Entrance<'a> {
         let (method, token) = match method {
             Method::Get => ("GET", None),
             Method::Post => ("POST", Some(self.settings.herd.control_token.expose())),
+            Method::Delete => ("DELETE", Some(self.settings.herd.control_token.expose())),
             Method::Put => ("PUT", Some(self.settings.herd.control_token.expose())),
         };
         download::ask_soon(method, node, path, token, ANSWER_AT_MOST).await

@@ -10,11 +10,16 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Another node leads, and nothing is lost.
-pub(super) fn switchover(entrance: &Entrance, to: Option<&str>, dry_run: bool) -> Result<u8, u8> {
+pub(super) fn switchover(
+    entrance: &Entrance,
+    to: Option<&str>,
+    at: Option<i64>,
+    dry_run: bool,
+) -> Result<u8, u8> {
     let seen = entrance.snapshot()?;
     if let Some(to) = to {
         let to = node_named(&seen, to)?;
-        if seen.primary.as_deref() == Some(to.name.as_str()) {
+        if at.is_none() && seen.primary.as_deref() == Some(to.name.as_str()) {
             return Ok(answer(leads(&to.name, seen.epoch)));
         }
     }
@@ -27,12 +32,22 @@ pub(super) fn switchover(entrance: &Entrance, to: Option<&str>, dry_run: bool) -
     if let Some(to) = to {
         path.push_str(&format!("to={}&", encoded(to)));
     }
+    if let Some(at) = at {
+        path.push_str(&format!("at={at}&"));
+    }
     if dry_run {
         path.push_str("dry_run=1");
     }
     let said = granted(&entrance.wish(&door, Method::Post, &path)?)?;
     if dry_run {
         return Ok(answer(said));
+    }
+    if let Some(at) = at {
+        let at = jiff::Timestamp::from_second(at).map(|at| at.to_string()).unwrap_or_default();
+        let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
+        return Ok(answer(format!(
+            "whoever leads at {at} hands over{to}; to take that back: pgherd switchover --cancel"
+        )));
     }
     say(said.trim());
     let doors = seen.nodes.iter().map(|node| entrance.door(&seen, node)).collect();
@@ -41,6 +56,13 @@ pub(super) fn switchover(entrance: &Entrance, to: Option<&str>, dry_run: bool) -
         None => now.name != door.name,
     };
     wait_until_one_leads(entrance, doors, &primary.name, becomes)
+}
+
+/// What was asked for at a later time is not done.
+pub(super) fn cancel_switchover(entrance: &Entrance) -> Result<u8, u8> {
+    let seen = entrance.snapshot()?;
+    granted(&entrance.wish(&own_door(entrance, &seen)?, Method::Delete, "/switchover")?)?;
+    Ok(answer("no switchover is to come".to_owned()))
 }
 
 /// A standby leads, where nobody does.

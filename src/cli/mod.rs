@@ -8,6 +8,7 @@ mod log;
 mod node;
 mod run;
 mod show;
+mod when;
 
 use crate::layout;
 use crate::observe::{self, Asking, Bearings, Ports};
@@ -43,7 +44,7 @@ pub(crate) mod status {
 pub struct Cli {
     /// Ask the node there instead of the one in this container
     #[arg(long, global = true, value_name = "HOST:PORT")]
-    at: Option<String>,
+    at: Vec<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -60,7 +61,8 @@ enum Command {
     Plan(Output),
     /// Show the cluster: a row a node
     Status(Output),
-    /// Hand the lead over to a standby, without losing a write
+    /// Hand the lead over to a standby, without losing a write; with --at TIME (2026-12-24T03:00:00Z,
+    /// 2026-12-24T03:00 or 03:00) later
     Switchover {
         /// The standby's name; without one the node chooses
         #[arg(long, value_name = "NODE")]
@@ -68,6 +70,9 @@ enum Command {
         /// Say what would happen, or why not, and do nothing
         #[arg(long)]
         dry_run: bool,
+        /// Forget the switchover that was asked for at a later time
+        #[arg(long, conflicts_with_all = ["to", "dry_run"])]
+        cancel: bool,
     },
     /// Give the lead to a node when there is no primary
     Failover {
@@ -209,9 +214,16 @@ struct Conf {
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let Cli { at, command } = Cli::parse();
+    // One says where, and for a switchover another may say when.
+    let (times, places): (Vec<_>, Vec<_>) = at
+        .into_iter()
+        .partition(|at| matches!(command, Command::Switchover { .. }) && when::is_meant(at));
+    if times.len() > 1 || places.len() > 1 {
+        usage("--at is there more than once");
+    }
+    let (time, at) = (times.into_iter().next(), places.into_iter().next());
     if at.is_some() && !command.asks_a_node() {
-        let kind = clap::error::ErrorKind::ArgumentConflict;
-        Cli::command().error(kind, "--at is for commands that ask a running node").exit();
+        usage("--at is for commands that ask a running node");
     }
     let asks = |then: &dyn Fn(&Entrance) -> Result<u8, u8>| {
         with_settings(|settings| {
@@ -228,8 +240,13 @@ pub fn main() -> ExitCode {
         Command::Settings(Output { json }) => show_settings(json),
         Command::Plan(Output { json }) => plan(json),
         Command::Status(Output { json }) => asks(&|node| show::status(node, json)),
-        Command::Switchover { to, dry_run } => {
-            asks(&|node| change::switchover(node, to.as_deref(), dry_run))
+        Command::Switchover { cancel: true, .. } => asks(&change::cancel_switchover),
+        Command::Switchover { to, dry_run, cancel: false } => {
+            let at = time.map(|time| when::seconds(&time, &jiff::Zoned::now())).transpose();
+            match at {
+                Ok(at) => asks(&|node| change::switchover(node, to.as_deref(), at, dry_run)),
+                Err(why) => usage(&why),
+            }
         }
         Command::Failover { to, allow_data_loss } => {
             asks(&|node| change::failover(node, to.as_deref(), allow_data_loss))
@@ -251,6 +268,11 @@ pub fn main() -> ExitCode {
         Command::Wal(Wal::Fetch(wanted)) => fetch_wal(&wanted),
     };
     ExitCode::from(status)
+}
+
+/// Says why, and ends.
+fn usage(why: &str) -> ! {
+    Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why).exit()
 }
 
 impl Command {

@@ -34,7 +34,7 @@ pub(super) struct Local {
     pub recorded_under: Option<NodeId>,
     /// repmgrd is kept running.
     pub watched: bool,
-    /// What its data directory replaced is still there.
+    /// What its data directory replaced is still there, or that was not seen to catch up.
     pub replaces: bool,
     /// The cluster's record says that this node leads: whoever claims a newer history has it by hand.
     pub leads_by_the_record: bool,

@@ -13,4 +13,4 @@ mod synchronous;
 
 pub use node::{Asked, EVENTS_MAX, Event, Granted, Node, Wish};
 pub use node_role::NodeRole;
-pub use snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
+pub use snapshot::{ClusterState, NodeStatus, RunningScenario, ScheduledSwitchover, Snapshot};

@@ -1,6 +1,7 @@
 //! The running node: its events, and what follows from each.
 
 mod ended;
+mod handover;
 mod lead;
 mod noted;
 mod rest;
@@ -9,15 +10,16 @@ mod standing;
 mod stop;
 mod wishes;
 
-pub use lead::{Asked, Granted, Wish};
+pub use wishes::{Asked, Granted, Wish};
 
 use super::decide::{self, Observation};
 use super::node_role::NodeRole;
 use super::observer::{self, Seen};
-use super::snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
+use super::snapshot::{ClusterState, NodeStatus, RunningScenario, ScheduledSwitchover, Snapshot};
 use super::synchronous;
 use crate::cluster::{NodeState, Role, Standing};
 use crate::execute::{Hands, PlanError, Progress};
+use crate::lead::Appointment;
 use crate::members::Memory;
 use crate::observe::{self, Asking, Bearings, Ports};
 use crate::postgres::{Health, SqlError};
@@ -64,6 +66,9 @@ pub enum Event {
     Asked(Asked),
     /// Our server takes writes, and another node leads by the record.
     Usurps,
+    /// The time has come for what people have put off, which stands among their wishes no more; or it
+    /// could not be taken from there.
+    Due(Option<Appointment>),
     /// The container is to stop. Said again, it is in a hurry.
     StopRequested(Shutdown),
     /// The configuration is to be read again.
@@ -116,6 +121,8 @@ pub struct Node {
     leads: bool,
     /// The lead was handed over, or is, because the container is to stop.
     stops_after: Option<Shutdown>,
+    /// What people have put off, and is taken from among their wishes just now.
+    kept: Option<Appointment>,
     /// A lead that could not be taken is not tried for again before this.
     take_over_rest: RulesRest,
     /// No commit is acknowledged, and why.
@@ -181,6 +188,7 @@ impl Node {
             silence: None,
             leads: false,
             stops_after: None,
+            kept: None,
             take_over_rest: RulesRest::default(),
             writes_wait: None,
             voters_silent: None,
@@ -280,6 +288,7 @@ impl Node {
             Event::Lead(seen) => self.lead_seen(*seen),
             Event::Asked(asked) => self.asked(asked),
             Event::Usurps => self.usurps(),
+            Event::Due(appointment) => self.due(appointment),
             Event::StopRequested(how) => self.stop_requested(how),
             Event::ReloadRequested => drop(self.reload()),
             Event::Stopped(_) => unreachable!("`run` ends on it"),

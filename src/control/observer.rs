@@ -159,7 +159,8 @@ async fn look(hands: &Hands, local: Option<(Health, Vec<Record>)>, memory: &mut 
     // What is to be kept and cannot be moved out of the way stays as it is.
     let stays = hands.settings.herd.keep_old_data
         && hands.layout.work.old.parent() == Some(&hands.layout.pgdata);
-    let replaces = local.is_some() && !stays && copy::has_old(&hands.layout);
+    let replaces = local.is_some()
+        && (copy::is_behind(&hands.layout) || (!stays && copy::has_old(&hands.layout)));
     Seen { local, sightings, replaces, memory: memory.clone() }
 }
 

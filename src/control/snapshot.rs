@@ -30,6 +30,9 @@ pub struct Snapshot {
     pub holder: Option<String>,
     /// No change of roles happens by itself.
     pub paused: bool,
+    /// The lead is to be handed over later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_switchover: Option<ScheduledSwitchover>,
     /// `PGHERD_FAILOVER`.
     pub failover: String,
     /// One sentence each.
@@ -42,6 +45,15 @@ pub struct Snapshot {
     /// When it was found out last that this is so; only of those who asked for it.
     #[serde(skip)]
     pub looked: Option<Instant>,
+}
+
+/// What people have put off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledSwitchover {
+    /// RFC 3339, in UTC.
+    pub at: String,
+    /// Who is to lead; whoever is best then without a name.
+    pub to: Option<String>,
 }
 
 /// How the cluster is.
@@ -142,6 +154,7 @@ impl Snapshot {
             epoch: None,
             holder: None,
             paused: false,
+            scheduled_switchover: None,
             failover: settings.herd.failover.to_string(),
             warnings,
             nodes: vec![NodeStatus {

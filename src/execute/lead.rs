@@ -84,7 +84,7 @@ impl Hands {
                 timeline,
                 lsn,
                 priority: settings.repmgr.priority,
-                complete: true,
+                complete: role == Role::Primary || !postgres::copy::is_behind(layout),
             },
             system: control.system,
             timeline,
@@ -113,6 +113,7 @@ impl Hands {
             }
         };
         info!("promoted: timeline {timeline}");
+        postgres::copy::caught_up(&self.layout, &self.postgres)?; // Nobody has more.
         self.open(&session, timeline).await?;
         session.close().await;
         let _ = keeper; // It leads.

@@ -295,6 +295,9 @@ impl Hands {
         // Whatever came of it: a start from now on begins with what is on the disk.
         let left_alone = self.leave_archive_alone(&session).await;
         session.close().await;
+        if replayed.is_ok() {
+            self.on_files(copy::caught_up).await?;
+        }
         replayed.and(left_alone)
     }
 

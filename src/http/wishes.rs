@@ -36,7 +36,7 @@ pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {
     Router::new()
         .route("/member", get(member))
         .route("/failover", post(failover))
-        .route("/switchover", post(switchover))
+        .route("/switchover", post(switchover).delete(cancel_switchover))
         .route("/restart", post(restart))
         .route("/reload", post(reload))
         .route("/reinitialize", post(reinitialize))
@@ -133,8 +133,20 @@ async fn switchover(
     headers: HeaderMap,
 ) -> Response {
     let dry_run = value(query.as_deref(), "dry_run").is_some();
-    let wish = Wish::Switchover { to: value(query.as_deref(), "to"), dry_run };
+    let at = match value(query.as_deref(), "at").map(|at| at.parse()).transpose() {
+        Ok(at) => at,
+        Err(_) => return said(StatusCode::BAD_REQUEST, "at: seconds since 1970"),
+    };
+    let wish = Wish::Switchover { to: value(query.as_deref(), "to"), at, dry_run };
     wishes.ask(&connection, &headers, wish).await
+}
+
+async fn cancel_switchover(
+    State((wishes, _)): State<(Wishes, Snapshots)>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    wishes.ask(&connection, &headers, Wish::CancelSwitchover).await
 }
 
 async fn restart(

@@ -1,8 +1,9 @@
 //! A question to etcd that is under way, and what comes of it.
 
-use crate::etcd::{self, Expected, Pair, Written};
-use crate::lead::{Desired, Record, Revision};
+use crate::etcd::{self, EtcdError, Expected, Pair, Written};
+use crate::lead::{Desire, Desired, Record, Revision};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// The keys of one cluster.
 #[derive(Clone, Debug)]
@@ -31,8 +32,9 @@ pub(super) enum Landed {
     Tried(Wrote),
     /// The taking.
     Took(Wrote),
-    /// What people asked for was written.
-    Desired(Result<(), String>),
+    /// What people asked for stands there, with all else that they did. None: others were sooner, each
+    /// time.
+    Desired(Result<Option<Desired>, String>),
 }
 
 /// What came of a compare-and-swap.
@@ -54,9 +56,7 @@ pub(super) async fn look(client: etcd::Client, keys: Keys, within: Duration) -> 
         let lead = lead.map_err(|error| error.to_string())?;
         let read = lead.map(read);
         let desired = desired.map_err(|error| error.to_string())?;
-        let desired =
-            desired.and_then(|pair| serde_json::from_str(&pair.value).ok()).unwrap_or_default();
-        Ok((read.transpose()?, desired))
+        Ok((read.transpose()?, self::desired(desired.as_ref())))
     };
     Landed::Looked(asked.await)
 }
@@ -82,12 +82,34 @@ pub(super) async fn write(
 pub(super) async fn desire(
     client: etcd::Client,
     keys: Keys,
-    desired: Desired,
+    desire: Desire,
     within: Duration,
 ) -> Landed {
-    let text = serde_json::to_string(&desired).expect("its keys are texts");
-    let put = client.put(&keys.desired, &text, within).await;
-    Landed::Desired(put.map(drop).map_err(|error| error.to_string()))
+    let asked = async {
+        let mut now = client.get(&keys.desired, within).await?;
+        for _ in 0..WISHES_AT_ONCE_MAX {
+            let desired = desired(now.as_ref()).with(&desire);
+            let text = serde_json::to_string(&desired).expect("its keys are texts");
+            let expected = now.as_ref().map_or(Expected::Absent, |now| Expected::At(now.revision));
+            match client.put_if(&keys.desired, expected, &text, within).await? {
+                Written::Done { .. } => return Ok(Some(desired)),
+                Written::Changed { now: instead } => now = instead,
+            }
+        }
+        Ok(None)
+    };
+    // Renewals wait for it, and must not wait long.
+    Landed::Desired(match timeout(within, asked).await {
+        Ok(said) => said.map_err(|error: EtcdError| error.to_string()),
+        Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
+    })
+}
+
+/// People ask for one thing after another; in between, another node's word may come first.
+const WISHES_AT_ONCE_MAX: usize = 8;
+
+fn desired(pair: Option<&Pair>) -> Desired {
+    pair.and_then(|pair| serde_json::from_str(&pair.value).ok()).unwrap_or_default()
 }
 
 fn read(pair: Pair) -> Result<(Revision, Record), String> {

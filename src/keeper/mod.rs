@@ -17,7 +17,7 @@ pub use agree::{AGREED, Agreement};
 
 use crate::cluster::{Address, Lsn, Role, SystemId, Timeline};
 use crate::etcd;
-use crate::lead::{Candidate, Change, Desired, Record, Rival, Us, Why};
+use crate::lead::{Candidate, Change, Desire, Desired, Record, Rival, Us, Why};
 use crate::scenario::Lead;
 use crate::settings::Settings;
 use crate::system::guard::Guard;
@@ -57,7 +57,9 @@ pub enum LeadError {
     #[error("{0}")]
     Why(Why),
     /// Somebody else was sooner.
-    #[error("another node has changed the record of who leads meanwhile")]
+    #[error(
+        "another node was sooner: the record of who leads, or what people asked for, has changed; try again"
+    )]
     Changed,
     /// There is no such thing to do.
     #[error("this node does not lead by the cluster's record")]
@@ -108,7 +110,7 @@ pub struct Claim {
 pub(crate) enum Order {
     Take(Box<Claim>, oneshot::Sender<Result<(), LeadError>>),
     Change(Change, oneshot::Sender<Result<(), LeadError>>),
-    Desire(Desired, oneshot::Sender<Result<(), LeadError>>),
+    Desire(Desire, oneshot::Sender<Result<(), LeadError>>),
     Agree { holder: String, epoch: u64, reply: oneshot::Sender<Result<(), Why>> },
     Members(Vec<(String, Address)>),
     Look,
@@ -197,9 +199,9 @@ impl Keeper {
         self.change(Change::GiveBack).await
     }
 
-    /// Afterwards people's wishes are these.
-    pub async fn desire(&self, desired: Desired) -> Result<(), LeadError> {
-        self.order(|reply| Order::Desire(desired, reply)).await
+    /// Afterwards it stands among people's wishes.
+    pub async fn desire(&self, desire: Desire) -> Result<(), LeadError> {
+        self.order(|reply| Order::Desire(desire, reply)).await
     }
 
     /// The holder asks whether we agree that it goes on without etcd.

@@ -7,7 +7,7 @@ use super::flight::{self, Keys, Landed};
 use super::{Claim, LeadError, Order, Seen};
 use crate::cluster::{Address, Role, SystemId, Timeline};
 use crate::etcd::{self, Expected};
-use crate::lead::{self, Change, Desired, Hold, Record, Us, View, lease};
+use crate::lead::{self, Change, Desire, Hold, Record, Us, View, lease};
 use crate::settings::Settings;
 use crate::system::clock;
 use crate::system::guard::Guard;
@@ -42,7 +42,7 @@ pub(super) struct Task {
     /// Changes that wait for their turn.
     changes: VecDeque<(Change, Reply)>,
     /// A taking that waits for its turn, and people's wishes.
-    waiting: VecDeque<(Desired, Reply)>,
+    waiting: VecDeque<(Desire, Reply)>,
     claim: Option<(Box<Claim>, Reply)>,
     /// Who is told what comes of what is under way.
     reply: Option<Reply>,
@@ -143,7 +143,7 @@ impl Task {
                 }
             }
             Order::Change(change, reply) => self.changes.push_back((change, reply)),
-            Order::Desire(desired, reply) => self.waiting.push_back((desired, reply)),
+            Order::Desire(desire, reply) => self.waiting.push_back((desire, reply)),
             Order::Agree { holder, epoch, reply } => {
                 let _ = reply.send(self.agree(&holder, epoch)); // It has gone.
             }
@@ -174,10 +174,10 @@ impl Task {
 
     /// The next question, if one is due.
     fn take_off(&mut self, now: Duration, look_now: bool) {
-        if let Some((desired, reply)) = self.waiting.pop_front() {
+        if let Some((desire, reply)) = self.waiting.pop_front() {
             self.reply = Some(reply);
             let asked =
-                flight::desire(self.client.clone(), self.keys.clone(), desired, self.within());
+                flight::desire(self.client.clone(), self.keys.clone(), desire, self.within());
             self.flight = Some(asked.boxed());
             return;
         }

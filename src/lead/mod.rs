@@ -10,6 +10,7 @@
 //! Instants are durations since the machine began (`CLOCK_BOOTTIME`, which goes on while a machine
 //! sleeps), by the node's own clock: no clock is compared with another's.
 
+mod desired;
 mod hold;
 pub mod lease;
 mod record;
@@ -18,8 +19,9 @@ mod takeover;
 mod view;
 mod why;
 
+pub use desired::{Appointment, Desire, Desired};
 pub use hold::{Answer, Attempt, Change, Hold, Lost, Try};
-pub use record::{Before, Desired, Record, Released, Us};
+pub use record::{Before, Record, Released, Us};
 pub use takeover::{Ask, Candidate, Rival, Taking, may_take};
 pub use view::{Revision, View};
 pub use why::Why;

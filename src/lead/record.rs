@@ -56,16 +56,6 @@ pub struct Released {
     pub at: Option<Lsn>,
 }
 
-/// What people asked for. A key of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Desired {
-    /// Nobody takes the lead by itself.
-    pub paused: bool,
-    /// These are not chosen.
-    pub maintenance: BTreeSet<String>,
-}
-
 /// What whoever takes the lead says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Us {

@@ -1,7 +1,8 @@
 //! Who may take the lead. The rules stand in [`may_take`], in their order.
 
+use super::desired::Desired;
 use super::lease::look_every;
-use super::record::{Desired, Record};
+use super::record::Record;
 use super::view::View;
 use super::why::Why;
 use crate::cluster::{Lsn, NodeId, Role, SyncMode, SystemId, Timeline};
@@ -25,7 +26,7 @@ pub struct Candidate {
     pub lsn: Lsn,
     /// `REPMGR_NODE_PRIORITY`; 0 is never chosen.
     pub priority: u32,
-    /// Nothing is missing: no copy or rewind is unfinished.
+    /// It has been seen to have all that its primary had, since it was copied.
     pub complete: bool,
 }
 
@@ -106,8 +107,8 @@ fn is_able(us: &Candidate, record: &Record, desired: &Desired, ask: Ask) -> Resu
     if us.system != record.system {
         return Err(Why::OtherCluster { us: name(), ours: us.system, theirs: record.system });
     }
-    if !us.complete {
-        return Err(Why::NoData { us: name() });
+    if !us.complete && ask != (Ask::Person { allow_data_loss: true }) {
+        return Err(Why::Behind { us: name() });
     }
     if ask != Ask::ByRule {
         return Ok(());

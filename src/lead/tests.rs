@@ -169,7 +169,8 @@ fn what_people_want_is_minded_and_overruled_by_people_only() {
     let half = Candidate { complete: false, ..node2.clone() };
     let lossy = Ask::Person { allow_data_loss: true };
     assert!(matches!(ask(&other, &paused, lossy), Err(Why::OtherCluster { .. })));
-    assert!(matches!(ask(&half, &paused, lossy), Err(Why::NoData { .. })));
+    assert!(matches!(ask(&half, &paused, person), Err(Why::Behind { .. })));
+    assert_eq!(ask(&half, &paused, lossy), Ok(Taking::Promote));
 }
 
 #[test]

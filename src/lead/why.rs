@@ -24,9 +24,11 @@ pub enum Why {
         /// What the record is about.
         theirs: SystemId,
     },
-    /// There is no directory to lead with.
-    #[error("the data directory of {us} is not complete: it must be copied first")]
-    NoData {
+    /// Its copy is younger than what the record knows of it.
+    #[error(
+        "{us} was copied, and not seen yet to have all that its primary had: it has to follow a primary first, or: pgherd failover --to {us} --allow-data-loss"
+    )]
+    Behind {
         /// Who asks.
         us: String,
     },

@@ -1,4 +1,4 @@
-//! The clock that leases are counted by.
+//! The clock that leases are counted by, and the one on the wall.
 
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -9,4 +9,10 @@ use std::time::Duration;
 pub fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME);
     now.expect("Linux has had this clock since 2.6.39").into()
+}
+
+/// Seconds by the wall's clock, which people set.
+pub fn since_1970() -> i64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME);
+    now.expect("every Unix has this clock").tv_sec()
 }

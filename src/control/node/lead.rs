@@ -1,4 +1,4 @@
-//! What follows from the cluster's record of who leads, and what people ask about it.
+//! What follows from the cluster's record of who leads.
 
 use super::{Event, Node, Phase};
 use crate::cluster::{Role, Standing};
@@ -7,74 +7,9 @@ use crate::keeper::{LeadError, Seen};
 use crate::lead::{Candidate, Rival};
 use crate::scenario::Scenario;
 use crate::service::{Listen, Shutdown};
-use crate::settings::Failover;
-use std::fmt;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use tokio::sync::oneshot;
-use tracing::{error, info, warn};
-
-/// What a person asks for.
-#[derive(Debug)]
-pub enum Wish {
-    /// Another node is to lead; a standby of the node's choice without a name.
-    Switchover {
-        /// The node's name.
-        to: Option<String>,
-        /// What would happen is said, and nothing is done.
-        dry_run: bool,
-    },
-    /// This standby is to lead, because nobody does.
-    Failover {
-        /// What it has not may be lost.
-        allow_data_loss: bool,
-    },
-    /// No change of roles by itself, or again.
-    Pause(bool),
-    /// This node is not chosen, or is again.
-    Maintenance {
-        /// Which.
-        node: String,
-        /// It begins.
-        on: bool,
-    },
-    /// Postgres stops and starts.
-    Restart,
-    /// Postgres reads its configuration.
-    Reload,
-    /// What this standby has is thrown away for a new clone.
-    Reinitialize,
-}
-
-impl fmt::Display for Wish {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Wish::Switchover { to: Some(to), .. } => write!(f, "switchover to {to}"),
-            Wish::Switchover { to: None, .. } => f.write_str("switchover"),
-            Wish::Failover { allow_data_loss: true } => f.write_str("failover, whatever is lost"),
-            Wish::Failover { allow_data_loss: false } => f.write_str("failover"),
-            Wish::Pause(true) => f.write_str("pause"),
-            Wish::Pause(false) => f.write_str("resume"),
-            Wish::Maintenance { node, on: true } => write!(f, "maintenance of {node}"),
-            Wish::Maintenance { node, on: false } => write!(f, "no maintenance of {node}"),
-            Wish::Restart => f.write_str("restart"),
-            Wish::Reload => f.write_str("reload"),
-            Wish::Reinitialize => f.write_str("a new clone"),
-        }
-    }
-}
-
-/// What becomes of it: what is done now, or why not and what would make it possible.
-pub type Granted = Result<String, String>;
-
-/// A wish, and who is told what becomes of it.
-#[derive(Debug)]
-pub struct Asked {
-    /// The wish.
-    pub wish: Wish,
-    /// Who asked.
-    pub reply: oneshot::Sender<Granted>,
-}
+use tracing::{error, info};
 
 impl Node {
     /// The record has changed, or could not be read, or the lease is over.
@@ -100,6 +35,7 @@ impl Node {
             self.wants_nothing_more();
         }
         self.follow_the_new_leader(&seen);
+        self.keep_appointment(&seen);
     }
 
     /// At once, where the next look at everybody would wait for whoever is gone.
@@ -281,180 +217,6 @@ impl Node {
         let named = others.iter().map(|one| (one.rival.name.clone(), one.address.clone()));
         keeper.tell_members(named.collect());
         *self.hands.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
-    }
-
-    /// Does it, or says why not.
-    pub(super) fn asked(&mut self, Asked { wish, reply }: Asked) {
-        let words = wish.to_string();
-        let asks_only = matches!(wish, Wish::Switchover { dry_run: true, .. });
-        let is_written = matches!(wish, Wish::Pause(_) | Wish::Maintenance { .. });
-        if !asks_only && !is_written {
-            self.note("asked", None, format!("a person asks for: {words}"));
-        }
-        let granted = match wish {
-            Wish::Switchover { to, dry_run } => self.switch_over(to, dry_run),
-            Wish::Failover { allow_data_loss } => self.fail_over(allow_data_loss),
-            Wish::Pause(on) => {
-                return self.desire(reply, words, move |desired| desired.paused = on);
-            }
-            Wish::Maintenance { node, on } => {
-                return self.desire(reply, words, move |desired| {
-                    if on {
-                        desired.maintenance.insert(node.clone());
-                    } else {
-                        desired.maintenance.remove(&node);
-                    }
-                });
-            }
-            Wish::Restart => self.restart(),
-            Wish::Reload => self.reload(),
-            Wish::Reinitialize => self.reinitialize(),
-        };
-        if let (Err(why), false) = (&granted, asks_only) {
-            self.note("refused", Some(why), words);
-        }
-        let _ = reply.send(granted); // Whoever asked has gone.
-    }
-
-    fn desire(
-        &self,
-        reply: oneshot::Sender<Granted>,
-        words: String,
-        change: impl Fn(&mut crate::lead::Desired) + Send + 'static,
-    ) {
-        let Some(keeper) = self.hands.keeper.clone() else {
-            let _ = reply.send(Err(self.no_record())); // Whoever asked has gone.
-            return;
-        };
-        let (journal, epoch) = (self.hands.journal.clone(), self.snapshot.epoch);
-        let seen = keeper.now();
-        if let (Some(why), _) | (None, Some(why)) =
-            (seen.unreachable, (!seen.read).then(|| "they were not asked yet".to_owned()))
-        {
-            let _ = reply.send(Err(format!("the voters do not answer: {why}"))); // It has gone.
-            return;
-        }
-        tokio::spawn(async move {
-            let mut desired = seen.desired;
-            change(&mut desired);
-            let done = keeper.desire(desired).await;
-            if done.is_ok() {
-                journal.note("asked", epoch, None, format!("a person asks for: {words}"));
-            }
-            let _ = reply.send(done.map(|()| "done".to_owned()).map_err(|error| error.to_string()));
-        });
-    }
-
-    fn no_record(&self) -> String {
-        "roles are changed by hand in this cluster (PGHERD_FAILOVER is manual): name three or five \
-         nodes in PGHERD_VOTERS, the same on each node; or promote by hand: docker exec -u postgres \
-         NODE repmgr standby promote"
-            .to_owned()
-    }
-
-    fn switch_over(&mut self, to: Option<String>, dry_run: bool) -> Granted {
-        if self.hands.settings.herd.failover != Failover::Quorum {
-            return Err(self.no_record());
-        }
-        if !self.leads {
-            return Err("this node does not lead: ask the one that does".to_owned());
-        }
-        if !matches!(self.phase, Phase::Serving) {
-            return Err("this node is doing something else just now: ask again soon".to_owned());
-        }
-        let to = self.successor(to)?;
-        let name = self.hands.settings.repmgr.node_name.clone();
-        if dry_run {
-            return Ok(format!("{name} would hand over to {to}"));
-        }
-        info!("hands over to {to}, as asked");
-        self.begin(Scenario::HandOver { to: to.clone() });
-        Ok(format!("{name} hands over to {to}"))
-    }
-
-    /// Who can go on: `to`, or the best there is.
-    pub(super) fn successor(&self, to: Option<String>) -> Granted {
-        let keeper = self.hands.keeper.as_ref().ok_or_else(|| self.no_record())?;
-        let seen = keeper.now();
-        let others = self.hands.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |other: &&Other| {
-            other.rival.running
-                && !other.leaves
-                && other.rival.says.as_ref().is_some_and(|says| {
-                    says.role == Role::Standby
-                        && Some(says.timeline) == seen.record.as_ref().map(|one| one.timeline)
-                })
-        };
-        let Some(to) = to else {
-            let sync = seen.record.as_ref().map(|one| one.sync.clone()).unwrap_or_default();
-            let mut fit: Vec<&Other> = others
-                .iter()
-                .filter(fits)
-                .filter(|other| {
-                    let says = other.rival.says.as_ref();
-                    says.is_some_and(|says| says.priority > 0)
-                        && !seen.desired.maintenance.contains(&other.rival.name)
-                })
-                .collect();
-            fit.sort_by_key(|other| !sync.contains(&other.rival.name));
-            let first = fit.first().map(|other| other.rival.name.clone());
-            return first.ok_or_else(|| {
-                "no standby runs, follows this node and may lead: pgherd status shows why"
-                    .to_owned()
-            });
-        };
-        let Some(other) = others.iter().find(|other| other.rival.name == to) else {
-            let names: Vec<_> = others.iter().map(|other| other.rival.name.as_str()).collect();
-            return Err(format!("there is no standby {to}; there are: {}", names.join(", ")));
-        };
-        if !fits(&other) {
-            return Err(format!(
-                "{to} does not stream from this node just now, so it could not go on: see pgherd status"
-            ));
-        }
-        Ok(to)
-    }
-
-    fn fail_over(&mut self, allow_data_loss: bool) -> Granted {
-        let Some(keeper) = &self.hands.keeper else { return Err(self.no_record()) };
-        let seen = keeper.now();
-        if self.made != Role::Standby || !matches!(self.phase, Phase::Serving) {
-            return Err("this node is no standby that serves".to_owned());
-        }
-        if seen.unreachable.is_some() {
-            return Err("more than half of the voters must answer for that".to_owned());
-        }
-        if !seen.over {
-            let holder = seen.record.map(|record| record.holder).unwrap_or_default();
-            return Err(format!(
-                "{holder} leads, or may write until its lease is over: to have another one lead, \
-                 pgherd switchover"
-            ));
-        }
-        self.hands.asked.store(true, Ordering::Relaxed);
-        self.hands.allow_data_loss.store(allow_data_loss, Ordering::Relaxed);
-        warn!(
-            "a person gives the lead to this node{}",
-            if allow_data_loss { ", whatever is lost by that" } else { "" }
-        );
-        self.begin(Scenario::TakeOver);
-        Ok(format!("{} takes the lead, if it may", self.hands.settings.repmgr.node_name))
-    }
-
-    /// A stop of the primary hands over first, where somebody can go on.
-    pub(super) fn hands_over_first(&mut self, how: Shutdown) -> bool {
-        if !self.leads || how != Shutdown::Fast || !matches!(self.phase, Phase::Serving) {
-            return false;
-        }
-        let paused = self.hands.keeper.as_ref().is_some_and(|keeper| keeper.now().desired.paused);
-        let Ok(to) = self.successor(None) else { return false };
-        if paused {
-            return false;
-        }
-        info!("stopping: hands over to {to} first");
-        self.stops_after = Some(how);
-        self.begin(Scenario::HandOver { to });
-        true
     }
 }
 

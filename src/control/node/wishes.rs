@@ -1,17 +1,156 @@
-//! What people want of a node, beside who is to lead: Postgres restarted, its configuration read again,
-//! its data cloned again.
+//! What people ask of a node. Who is to lead has a file of its own (`handover`).
 
-use super::lead::Granted;
+use super::handover::utc;
 use super::{ClusterState, Event, Node, Phase};
 use crate::cluster::{NodeState, Role};
+use crate::lead::Desire;
 use crate::scenario::Scenario;
 use crate::service::Shutdown;
 use crate::settings::NodeKind;
+use std::fmt;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+/// What a person asks for.
+#[derive(Debug)]
+pub enum Wish {
+    /// Another node is to lead; a standby of the node's choice without a name.
+    Switchover {
+        /// The node's name.
+        to: Option<String>,
+        /// Then, in seconds since 1970; at once without one.
+        at: Option<i64>,
+        /// What would happen is said, and nothing is done.
+        dry_run: bool,
+    },
+    /// No handover at the time that was said before.
+    CancelSwitchover,
+    /// This standby is to lead, because nobody does.
+    Failover {
+        /// What it has not may be lost.
+        allow_data_loss: bool,
+    },
+    /// No change of roles by itself, or again.
+    Pause(bool),
+    /// This node is not chosen, or is again.
+    Maintenance {
+        /// Which.
+        node: String,
+        /// It begins.
+        on: bool,
+    },
+    /// Postgres stops and starts.
+    Restart,
+    /// Postgres reads its configuration.
+    Reload,
+    /// What this standby has is thrown away for a new clone.
+    Reinitialize,
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wish::Switchover { to, at, .. } => {
+                f.write_str("switchover")?;
+                to.iter().try_for_each(|to| write!(f, " to {to}"))?;
+                at.iter().try_for_each(|at| write!(f, " at {}", utc(*at)))
+            }
+            Wish::CancelSwitchover => f.write_str("no switchover at a later time"),
+            Wish::Failover { allow_data_loss: true } => f.write_str("failover, whatever is lost"),
+            Wish::Failover { allow_data_loss: false } => f.write_str("failover"),
+            Wish::Pause(true) => f.write_str("pause"),
+            Wish::Pause(false) => f.write_str("resume"),
+            Wish::Maintenance { node, on: true } => write!(f, "maintenance of {node}"),
+            Wish::Maintenance { node, on: false } => write!(f, "no maintenance of {node}"),
+            Wish::Restart => f.write_str("restart"),
+            Wish::Reload => f.write_str("reload"),
+            Wish::Reinitialize => f.write_str("a new clone"),
+        }
+    }
+}
+
+/// What becomes of it: what is done now, or why not and what would make it possible.
+pub type Granted = Result<String, String>;
+
+/// A wish, and who is told what becomes of it.
+#[derive(Debug)]
+pub struct Asked {
+    /// The wish.
+    pub wish: Wish,
+    /// Who asked.
+    pub reply: oneshot::Sender<Granted>,
+}
+
 impl Node {
+    /// Does it, or says why not.
+    pub(super) fn asked(&mut self, Asked { wish, reply }: Asked) {
+        let words = wish.to_string();
+        let asks_only = matches!(wish, Wish::Switchover { dry_run: true, .. });
+        let stands = match &wish {
+            Wish::Pause(on) => Some(Ok(Desire::Paused(*on))),
+            Wish::Maintenance { node, on } => {
+                Some(Ok(Desire::Maintenance { node: node.clone(), on: *on }))
+            }
+            Wish::Switchover { to, at: Some(at), dry_run: false } => {
+                Some(self.appointment(to.clone(), *at))
+            }
+            Wish::CancelSwitchover => Some(Ok(Desire::Appointment(None))),
+            Wish::Switchover { .. }
+            | Wish::Failover { .. }
+            | Wish::Restart
+            | Wish::Reload
+            | Wish::Reinitialize => None,
+        };
+        if let Some(Ok(desire)) = stands {
+            return self.desire(reply, words, desire);
+        }
+        if !asks_only {
+            self.note("asked", None, format!("a person asks for: {words}"));
+        }
+        let granted = match wish {
+            Wish::Switchover { to, at, dry_run } => match stands {
+                Some(Err(why)) => Err(why),
+                Some(Ok(_)) | None => self.switch_over(to, at, dry_run),
+            },
+            Wish::Failover { allow_data_loss } => self.fail_over(allow_data_loss),
+            Wish::Restart => self.restart(),
+            Wish::Reload => self.reload(),
+            Wish::Reinitialize => self.reinitialize(),
+            Wish::Pause(_) | Wish::Maintenance { .. } | Wish::CancelSwitchover => {
+                unreachable!("these stand among the desires")
+            }
+        };
+        if let (Err(why), false) = (&granted, asks_only) {
+            self.note("refused", Some(why), words);
+        }
+        let _ = reply.send(granted); // Whoever asked has gone.
+    }
+
+    fn desire(&self, reply: oneshot::Sender<Granted>, words: String, desire: Desire) {
+        let Some(keeper) = self.hands.keeper.clone() else {
+            let _ = reply.send(Err(self.no_record())); // Whoever asked has gone.
+            return;
+        };
+        let (journal, epoch) = (self.hands.journal.clone(), self.snapshot.epoch);
+        tokio::spawn(async move {
+            let done = keeper.desire(desire).await;
+            if done.is_ok() {
+                journal.note("asked", epoch, None, format!("a person asks for: {words}"));
+            }
+            let _ = reply.send(done.map(|()| "done".to_owned()).map_err(|error| error.to_string()));
+        });
+    }
+
+    /// Roles are not changed by this cluster.
+    pub(super) fn no_record(&self) -> String {
+        "roles are changed by hand in this cluster (PGHERD_FAILOVER is manual): name three or five \
+         nodes in PGHERD_VOTERS, the same on each node; or promote by hand: docker exec -u postgres \
+         NODE repmgr standby promote"
+            .to_owned()
+    }
+
     /// Postgres is stopped in order and started again; a primary keeps its lead, which is renewed
     /// meanwhile.
     pub(super) fn restart(&mut self) -> Granted {

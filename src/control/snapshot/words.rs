@@ -16,7 +16,11 @@ impl Snapshot {
             (None, None) => "nobody takes writes".to_owned(),
         };
         let paused = if self.paused { "; paused: no roles change by themselves" } else { "" };
-        format!("{leads}; failover: {}{paused}", self.failover)
+        let later = self.scheduled_switchover.as_ref().map(|later| {
+            let to = later.to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+            format!("; switchover{to} at {}", later.at)
+        });
+        format!("{leads}; failover: {}{paused}{}", self.failover, later.unwrap_or_default())
     }
 }
 
@@ -124,6 +128,7 @@ mod tests {
             epoch: Some(3),
             holder: Some("node1".to_owned()),
             paused: true,
+            scheduled_switchover: None,
             failover: "quorum".to_owned(),
             warnings: Vec::new(),
             nodes: vec![

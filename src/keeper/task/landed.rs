@@ -20,7 +20,11 @@ impl Task {
                 self.read(now, read);
             }
             Landed::Looked(Err(why)) => self.silent(why),
-            Landed::Desired(Ok(())) => answer(self.reply.take(), Ok(())),
+            Landed::Desired(Ok(Some(desired))) => {
+                self.seen.desired = desired;
+                answer(self.reply.take(), Ok(()));
+            }
+            Landed::Desired(Ok(None)) => answer(self.reply.take(), Err(LeadError::Changed)),
             Landed::Desired(Err(why)) => {
                 answer(self.reply.take(), Err(LeadError::Silent(why)));
             }

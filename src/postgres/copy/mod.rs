@@ -20,7 +20,7 @@ use super::peer::{As, Peer};
 use super::progress::{self, Bytes};
 use super::{PostgresError, as_postgres};
 use crate::cluster::Address;
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::files::{
@@ -144,14 +144,19 @@ fn without_their_pgherd(layout: &Layout) -> Result<(), FileError> {
 
 /// What pgherd keeps in a data directory that is a mount point, or all of the volume. Never part
 /// of a cluster.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "pgherd",
     "pgherd.unfinished",
+    "pgherd.behind",
     "pgherd.clone",
     "pgherd.cloned",
     "pgherd.moving-in",
     "pgherd.old",
 ];
+
+/// For whoever looks into the directory.
+const BEHIND: &str = "pgherd has copied this from another node, and not seen yet that it has replayed all \
+                      that that one had.\n";
 
 /// Afterwards nothing is left of a copy that was not finished: neither in `layout.work.clone` nor
 /// where it put tablespaces and WAL. What the data directory or a finished copy links to stays.
@@ -187,6 +192,7 @@ pub fn finish_copy(layout: &Layout, account: &Account) -> Result<(), FileError> 
     if !is_there(clone) {
         return Ok(());
     }
+    ensure_file(&layout::behind_marker(clone), BEHIND, 0o600, account)?;
     acting_as(account, || {
         sync_directory(clone)?; // For what was added to it after it was taken.
         // First: from now on its links say what is its own, and nobody else may empty that.
@@ -198,6 +204,24 @@ pub fn finish_copy(layout: &Layout, account: &Account) -> Result<(), FileError> 
         clone.parent().map_or(Ok(()), sync_directory)
     };
     acting_in(clone.parent(), account, rename)
+}
+
+/// What is in the data directory is a copy that has not been seen to have all that its primary had: the
+/// cluster's record may name this node for what it had before.
+pub fn is_behind(layout: &Layout) -> bool {
+    is_there(&layout.behind_marker())
+}
+
+/// It has been seen now.
+pub fn caught_up(layout: &Layout, account: &Account) -> Result<(), FileError> {
+    let marker = layout.behind_marker();
+    if !is_there(&marker) {
+        return Ok(());
+    }
+    acting_as(account, || {
+        remove(&marker)?;
+        sync_directory(&layout.pgdata)
+    })
 }
 
 fn is_there(path: &Path) -> bool {
