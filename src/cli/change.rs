@@ -137,10 +137,15 @@ pub(super) fn pause(entrance: &Entrance, on: bool) -> Result<u8, u8> {
 }
 
 /// Whether a node may be chosen.
-pub(super) fn maintenance(entrance: &Entrance, on: bool, node: Option<&str>) -> Result<u8, u8> {
+pub(super) fn maintenance(
+    entrance: &Entrance,
+    on: bool,
+    node: Option<&str>,
+    force: bool,
+) -> Result<u8, u8> {
     let seen = entrance.snapshot()?;
     let name = door_of(entrance, &seen, node)?.name;
-    maintain(entrance, &seen, &name, on)?;
+    maintain(entrance, &seen, &name, on, force)?;
     Ok(answer(match on {
         true => format!("{name} is in maintenance: it is not chosen"),
         false => format!("{name} is not in maintenance"),
@@ -182,10 +187,10 @@ pub(super) fn reinit(entrance: &Entrance, node: &str) -> Result<u8, u8> {
     // Whoever has every acknowledged write has to keep it until that is another one's part.
     let has_to_be_relieved = target.sync && !target.maintenance;
     if has_to_be_relieved {
-        maintain(entrance, &seen, &target.name, true)?;
+        maintain(entrance, &seen, &target.name, true, true)?;
         let relieved = super::block_on(follow::until_not_synchronous(entrance, &door, node));
         if let Err(why) = relieved {
-            maintain(entrance, &seen, &target.name, false)?;
+            maintain(entrance, &seen, &target.name, false, false)?;
             say(why);
             return Err(status::REFUSED);
         }
@@ -194,15 +199,22 @@ pub(super) fn reinit(entrance: &Entrance, node: &str) -> Result<u8, u8> {
     let begun = said.and_then(|said| granted(&said)).map(|words| say(words.trim()));
     if has_to_be_relieved {
         // It is out of the set, and comes back when it streams with everything again.
-        maintain(entrance, &seen, &target.name, false)?;
+        maintain(entrance, &seen, &target.name, false, false)?;
     }
     begun?;
     wait_until_it_serves(entrance, &door, None)?;
     Ok(answer(format!("{} was cloned again", door.name)))
 }
 
-fn maintain(entrance: &Entrance, seen: &Snapshot, name: &str, on: bool) -> Result<(), u8> {
-    let path = format!("/maintenance?on={on}&node={}", encoded(name));
+fn maintain(
+    entrance: &Entrance,
+    seen: &Snapshot,
+    name: &str,
+    on: bool,
+    force: bool,
+) -> Result<(), u8> {
+    let force = if force { "&force=1" } else { "" };
+    let path = format!("/maintenance?on={on}&node={}{force}", encoded(name));
     granted(&entrance.wish(&own_door(entrance, seen)?, Method::Put, &path)?).map(drop)
 }
 

@@ -94,6 +94,9 @@ enum Command {
         on: bool,
         /// Its name; without one it is the node that is asked
         node: Option<String>,
+        /// Also where it is the only standby that could lead
+        #[arg(long)]
+        force: bool,
     },
     /// Restart Postgres on a node; a primary keeps its lead
     Restart {
@@ -253,8 +256,8 @@ pub fn main() -> ExitCode {
         }
         Command::Pause => asks(&|node| change::pause(node, true)),
         Command::Resume => asks(&|node| change::pause(node, false)),
-        Command::Maintenance { on, node: name } => {
-            asks(&|node| change::maintenance(node, on, name.as_deref()))
+        Command::Maintenance { on, node: name, force } => {
+            asks(&|node| change::maintenance(node, on, name.as_deref(), force))
         }
         Command::Restart { node: name } => asks(&|node| change::restart(node, name.as_deref())),
         Command::Reload { node: name } => asks(&|node| change::reload(node, name.as_deref())),

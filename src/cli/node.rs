@@ -138,6 +138,7 @@ async fn start(
         guard,
         others: Mutex::default(),
         preferred: Mutex::default(),
+        streaming: Mutex::default(),
         synchronous_now: Notify::new(),
         asked: AtomicBool::new(false),
         allow_data_loss: AtomicBool::new(false),

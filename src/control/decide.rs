@@ -3,8 +3,10 @@
 //! A table of rules, the most dangerous situation first; the first that applies wins. The name of
 //! the rule that fired stands in the log.
 
-use crate::cluster::{Address, NodeId, Report, Role, Sighting, SystemId, Timeline};
+use crate::cluster::{Address, Lsn, NodeId, Report, Role, Sighting, Standing, SystemId, Timeline};
 use crate::scenario::{Scenario, Situation};
+use std::cmp::Reverse;
+use std::time::Duration;
 
 /// Everything [`decide`] may look at.
 #[derive(Clone, Debug)]
@@ -15,6 +17,10 @@ pub(super) struct Observation<'a> {
     pub made: Role,
     /// The other members.
     pub sightings: &'a [Sighting],
+    /// This standby streamed from a primary, and since that broke off has seen none, for so long.
+    pub left_alone_for: Option<Duration>,
+    /// With `PGHERD_FAILOVER=eager`, after how long nobody else is waited for.
+    pub eager_after: Option<Duration>,
 }
 
 /// This node's Postgres, as it says itself.
@@ -22,8 +28,12 @@ pub(super) struct Observation<'a> {
 pub(super) struct Local {
     /// What it is just now.
     pub role: Role,
+    /// repmgr's number.
+    pub id: Option<NodeId>,
     /// Its branch of history.
     pub timeline: Timeline,
+    /// Replayed, or written, up to here.
+    pub lsn: Lsn,
     /// Which cluster it is a copy of.
     pub system: SystemId,
     /// Whom it streams from, if it does.
@@ -49,7 +59,7 @@ pub(super) struct Rule {
 }
 
 /// Tried in order.
-pub(super) const RULES: [Rule; 3] = [
+pub(super) const RULES: [Rule; 4] = [
     Rule {
         name: "a primary with newer history answers: take no more writes and join it",
         when: superseded,
@@ -58,6 +68,10 @@ pub(super) const RULES: [Rule; 3] = [
     Rule {
         name: "a node leads that this one does not follow in all things yet: follow it",
         when: unsettled,
+    },
+    Rule {
+        name: "the primary is silent, and PGHERD_FAILOVER is eager: lead, though it may only be cut off",
+        when: left_alone,
     },
 ];
 
@@ -119,10 +133,38 @@ fn unsettled(seen: &Observation<'_>) -> Option<Scenario> {
     (!is_older && !settled).then_some(Scenario::Follow { replaces })
 }
 
+/// Nobody is asked, because there is nobody to ask: where the cable is cut, two lead until it heals
+/// ([`superseded`] then). What else can be known is: whoever is about to lead again answers, and of
+/// several that were left alone the one with most goes first.
+fn left_alone(seen: &Observation<'_>) -> Option<Scenario> {
+    let after = seen.eager_after?;
+    let is_long = seen.left_alone_for.is_some_and(|alone| alone >= after);
+    if seen.local.role != Role::Standby || seen.made != Role::Standby || !is_long {
+        return None;
+    }
+    let gives_way = seen.sightings.iter().filter(|one| is_ours(seen, one)).any(|one| {
+        let Some(report) = one.report() else { return false };
+        match report.standing {
+            Standing::Serving { role: Role::Standby, timeline, lsn } => {
+                let rank = |timeline, lsn, id: Option<NodeId>| (timeline, lsn, Reverse(id));
+                let ours = rank(seen.local.timeline, seen.local.lsn, seen.local.id);
+                rank(timeline, lsn, report.id) > ours
+            }
+            Standing::Serving { role: Role::Primary, .. }
+            | Standing::AtRest { role: Role::Primary, .. } => true,
+            Standing::AtRest { role: Role::Standby, .. }
+            | Standing::Empty { .. }
+            | Standing::Preparing { .. }
+            | Standing::NoData => false,
+        }
+    });
+    (!gives_way).then_some(Scenario::TakeOver)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Answer, Lsn, NodeState, Standing};
+    use crate::cluster::{Answer, NodeState};
     use proptest::prelude::*;
 
     const OURS: SystemId = SystemId(1);
@@ -151,7 +193,9 @@ mod tests {
     fn local(role: Role, timeline: u32, streams_from: Option<&str>) -> Local {
         Local {
             role,
+            id: Some(NodeId::FIRST),
             timeline: Timeline(timeline),
+            lsn: Lsn(1),
             system: OURS,
             streams_from: streams_from.map(|host| host.parse().unwrap()),
             waits_for_wal: true,
@@ -163,7 +207,48 @@ mod tests {
     }
 
     fn decided(local: Local, made: Role, sightings: &[Sighting]) -> Option<Scenario> {
-        decide(&Observation { local, made, sightings }).map(|(_, scenario)| scenario)
+        let (left_alone_for, eager_after) = (None, None);
+        let seen = Observation { local, made, sightings, left_alone_for, eager_after };
+        decide(&seen).map(|(_, scenario)| scenario)
+    }
+
+    #[test]
+    fn eagerly_who_is_left_alone_leads_and_never_beside_one_that_answers() {
+        let alone = |sightings: &[Sighting], seconds, eager: bool| {
+            let seen = Observation {
+                local: local(Role::Standby, 1, None),
+                made: Role::Standby,
+                sightings,
+                left_alone_for: Some(Duration::from_secs(seconds)),
+                eager_after: eager.then_some(Duration::from_secs(4)),
+            };
+            decide(&seen).map(|(_, scenario)| scenario)
+        };
+        let silent = |host: &str| Sighting {
+            answer: Answer::Silent,
+            ..serving(host, Role::Primary, 1, OURS)
+        };
+        let at_rest = |role| {
+            let mut one = serving("old", role, 1, OURS);
+            let Answer::Report(report) = &mut one.answer else { return one };
+            report.standing = Standing::AtRest { role, timeline: Timeline(1), lsn: Lsn(1) };
+            one
+        };
+        let ahead = |lsn, number| {
+            let mut one = serving("other", Role::Standby, 1, OURS);
+            let Answer::Report(report) = &mut one.answer else { return one };
+            report.standing =
+                Standing::Serving { role: Role::Standby, timeline: Timeline(1), lsn: Lsn(lsn) };
+            report.id = NodeId::try_from(number).ok();
+            one
+        };
+        let takes_over = Some(Scenario::TakeOver);
+        assert_eq!(alone(&[silent("old")], 4, true), takes_over);
+        assert_eq!(alone(&[silent("old")], 3, true), None, "it may come back");
+        assert_eq!(alone(&[silent("old")], 4, false), None, "nobody asked for that");
+        assert_eq!(alone(&[at_rest(Role::Primary)], 4, true), None, "it is about to lead again");
+        assert_eq!(alone(&[silent("old"), ahead(2, 2)], 4, true), None, "another has more");
+        assert_eq!(alone(&[silent("old"), ahead(1, 2)], 4, true), takes_over, "the lower id");
     }
 
     #[test]

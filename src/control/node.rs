@@ -121,6 +121,10 @@ pub struct Node {
     leads: bool,
     /// The lead was handed over, or is, because the container is to stop.
     stops_after: Option<Shutdown>,
+    /// This standby has streamed from a primary in this life.
+    had_a_primary: bool,
+    /// … and has seen none since then.
+    left_alone: Option<Instant>,
     /// What people have put off, and is taken from among their wishes just now.
     kept: Option<Appointment>,
     /// A lead that could not be taken is not tried for again before this.
@@ -189,6 +193,8 @@ impl Node {
             leads: false,
             stops_after: None,
             kept: None,
+            had_a_primary: false,
+            left_alone: None,
             take_over_rest: RulesRest::default(),
             writes_wait: None,
             voters_silent: None,

@@ -33,8 +33,8 @@ struct Memory {
     /// The setting that `in_force_since` is about.
     names: String,
     in_force_since: Option<Lsn>,
-    /// What each standby had on its disk when that changed last, and when that was.
-    moved: BTreeMap<String, (Lsn, Duration)>,
+    /// What each standby had on its disk, and had replayed, when that changed last, and when that was.
+    moved: BTreeMap<String, [(Lsn, Duration); 2]>,
 }
 
 /// As long as there is a node. Tells `sender` of a server that takes writes though another node leads:
@@ -105,7 +105,11 @@ async fn step(hands: &Hands, keeper: &Keeper, memory: &mut Memory) -> Result<boo
         memory.session = Some(opened.map_err(words)?);
     }
     let session = memory.session.as_ref().ok_or("there is no connection")?;
-    let Some(standbys) = session.standbys().await.map_err(words)? else { return Ok(false) };
+    let standbys = session.standbys().await.map_err(words)?;
+    let streaming = standbys.iter().flat_map(|standbys| &standbys.streaming);
+    let streaming = streaming.filter(|one| one.streams).map(|one| one.name.clone()).collect();
+    *hands.streaming.lock().unwrap_or_else(PoisonError::into_inner) = streaming;
+    let Some(standbys) = standbys else { return Ok(false) };
     let seen = keeper.now();
     let Some(record) = seen.record.as_ref().filter(|_| seen.leads) else { return Ok(false) };
     if record.promoting.is_some() {
@@ -188,12 +192,21 @@ fn parsed(names: &str) -> sync::Names {
     }
 }
 
+/// For how long a position has stood still that is behind `goal`. The last one, and when that was, are
+/// kept.
+fn stands_still(last: &mut (Lsn, Duration), position: Lsn, goal: Lsn, now: Duration) -> Duration {
+    if last.0 != position || position >= goal {
+        *last = (position, now);
+    }
+    now.saturating_sub(last.1)
+}
+
 /// As the rules look at them.
 fn seen_standbys(
     hands: &Hands,
     seen: &Seen,
     standbys: &Standbys,
-    moved: &mut BTreeMap<String, (Lsn, Duration)>,
+    moved: &mut BTreeMap<String, [(Lsn, Duration); 2]>,
 ) -> Vec<sync::StandbySeen> {
     let now = clock::since_boot();
     let others = hands.others.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,11 +218,12 @@ fn seen_standbys(
         .filter(|one| others.iter().any(|other| other.rival.name == one.name))
         .map(|one| {
             let flush = one.flushed.unwrap_or_default();
-            let (at, since) = moved.entry(one.name.clone()).or_insert((flush, now));
-            if *at != flush || flush >= standbys.lsn {
-                (*at, *since) = (flush, now);
-            }
-            let stands_still = now.saturating_sub(*since);
+            let replay = one.replayed.unwrap_or_default();
+            let [flushed, replayed] =
+                moved.entry(one.name.clone()).or_insert([(flush, now), (replay, now)]);
+            let flush_lag = stands_still(flushed, flush, standbys.lsn, now);
+            // What is not here yet cannot be replayed.
+            let replay_lag = stands_still(replayed, replay, flush, now);
             let rival = others.iter().find(|other| other.rival.name == one.name);
             let says = rival.and_then(|other| other.rival.says.as_ref());
             sync::StandbySeen {
@@ -217,13 +231,32 @@ fn seen_standbys(
                 streaming: one.streams,
                 is_sync: one.is_sync,
                 flush,
-                replay: one.replayed.unwrap_or_default(),
-                flush_lag: Some(stands_still),
-                replay_lag: None,
+                replay,
+                flush_lag: Some(flush_lag),
+                replay_lag: Some(replay_lag),
                 eligible: says.is_none_or(|says| says.priority > 0)
                     && !rival.is_some_and(|other| other.leaves)
                     && !seen.desired.maintenance.contains(&one.name),
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_still_is_late_and_what_moves_or_has_all_is_not() {
+        let seconds = Duration::from_secs;
+        let mut last = (Lsn(1), seconds(0));
+        let mut at = |position, goal, now| {
+            stands_still(&mut last, Lsn(position), Lsn(goal), seconds(now)).as_secs()
+        };
+        assert_eq!(at(1, 1, 5), 0, "it has all");
+        assert_eq!(at(1, 2, 6), 1);
+        assert_eq!(at(1, 9, 8), 3);
+        assert_eq!(at(2, 9, 9), 0, "it moves");
+        assert_eq!(at(9, 9, 99), 0);
+    }
 }

@@ -1,7 +1,7 @@
 //! The steps of a node that takes the lead, or hands it over.
 
 use super::{Hands, StepError, Teller};
-use crate::cluster::{Address, Lsn, NodeState, Report, Role, Standing};
+use crate::cluster::{Address, Lsn, NodeState, Report, Role, Standing, Timeline};
 use crate::keeper::{Claim, LeadError};
 use crate::lead::{Ask, Candidate, Why, sync};
 use crate::members;
@@ -99,34 +99,37 @@ impl Hands {
 
     /// Afterwards this server takes writes, and the record says so.
     pub(super) async fn promote(&self) -> Result<(), StepError> {
-        let keeper = self.keeper.as_ref().ok_or(LeadError::NotOurs)?;
-        let session = self.session("postgres").await?;
-        // Between the promotion and the record's word, commits wait.
-        session.wait_for_standbys(&[sync::NO_STANDBY]).await?;
-        let promoted = session.promote().await;
-        let timeline = match promoted {
-            Ok(timeline) => timeline,
+        let (session, timeline) = match self.promote_server().await {
+            Ok(promoted) => promoted,
             Err(error) => {
-                drop(session);
                 self.give_the_lead_back().await;
-                return Err(error.into());
+                return Err(error);
             }
         };
         info!("promoted: timeline {timeline}");
         postgres::copy::caught_up(&self.layout, &self.postgres)?; // Nobody has more.
         self.open(&session, timeline).await?;
         session.close().await;
-        let _ = keeper; // It leads.
         self.look_now.notify_one();
         self.look_around.notify_one();
         Ok(())
+    }
+
+    async fn promote_server(&self) -> Result<(Session, Timeline), StepError> {
+        let session = self.session("postgres").await?;
+        if self.keeper.is_some() {
+            // Between the promotion and the record's word, commits wait.
+            session.wait_for_standbys(&[sync::NO_STANDBY]).await?;
+        }
+        let timeline = session.promote().await?;
+        Ok((session, timeline))
     }
 
     /// Afterwards commits are acknowledged: the record says that this server leads on `timeline`.
     pub(crate) async fn open(
         &self,
         session: &Session,
-        timeline: crate::cluster::Timeline,
+        timeline: Timeline,
     ) -> Result<(), StepError> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
         loop {

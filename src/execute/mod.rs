@@ -29,6 +29,7 @@ use crate::system::files::{FileError, acting_as, ensure_file, failed};
 use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
 use crate::system::output::OutputHandle;
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -85,6 +86,8 @@ pub struct Hands {
     pub others: Mutex<Vec<Other>>,
     /// For whom commits are to wait, of several: see [`Hands::prefer`].
     pub preferred: Mutex<Option<String>>,
+    /// Who streams from this primary, by its own server; looked at several times in a lease.
+    pub streaming: Mutex<BTreeSet<String>>,
     /// Whether commits wait for the right standby is to be looked at now.
     pub synchronous_now: Notify,
     /// A person has asked for the lead that is taken next.

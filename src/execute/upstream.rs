@@ -158,8 +158,8 @@ impl Hands {
         let peer = self.peer(As::Repmgr).await?;
         let wanted = self.id.get().copied();
         let name = &self.settings.repmgr.node_name;
-        let records = peer.records().await?;
-        let id = claimed(&records, name, wanted, &self.address)?;
+        let mut records = peer.records().await?;
+        let mut id = claimed(&records, name, wanted, &self.address)?;
         if let Some(record) = records.iter().find(|record| record.id == id)
             && record.address.as_ref().is_some_and(|theirs| *theirs != self.address)
         {
@@ -167,11 +167,19 @@ impl Hands {
             let before = record.address.as_ref().map(ToString::to_string).unwrap_or_default();
             warn!("{name} was at {before}, where nobody answers to its name; it is here now");
         }
-        let identity = repmgr::Identity { id, ..self.identity() };
-        let claim = repmgr::claim_sql(&self.settings, &self.layout, &identity, self.upstream()?.id);
-        peer.run("claim a node id", &claim).await?;
-        // Whoever was first is in there.
-        let id = claimed(&peer.records().await?, name, Some(id), &self.address)?;
+        for _ in 0..CLAIMED_AT_ONCE_MAX {
+            let identity = repmgr::Identity { id, ..self.identity() };
+            let claim =
+                repmgr::claim_sql(&self.settings, &self.layout, &identity, self.upstream()?.id);
+            peer.run("claim a node id", &claim).await?;
+            // Whoever was first is in there. One that is given its id gets the next one then.
+            records = peer.records().await?;
+            id = claimed(&records, name, wanted, &self.address)?;
+            if records.iter().any(|record| record.name == *name) {
+                break;
+            }
+        }
+        let id = claimed(&records, name, Some(id), &self.address)?;
         let _ = self.id.set(id); // Set already: to the same.
         info!("this node is {name}, id {id}");
         Ok(())
@@ -202,6 +210,9 @@ impl Hands {
         })))
     }
 }
+
+/// As many nodes as anybody starts at the same time.
+const CLAIMED_AT_ONCE_MAX: usize = 16;
 
 /// What the members say, where nobody leads: one line.
 fn what_they_say(sightings: &[Sighting]) -> String {

@@ -11,7 +11,7 @@ use axum::extract::{Extension, RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{MethodFilter, MethodRouter, get, on, post};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -36,12 +36,16 @@ pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {
     Router::new()
         .route("/member", get(member))
         .route("/failover", post(failover))
-        .route("/switchover", post(switchover).delete(cancel_switchover))
-        .route("/restart", post(restart))
-        .route("/reload", post(reload))
-        .route("/reinitialize", post(reinitialize))
-        .route("/pause", put(pause))
-        .route("/maintenance", put(maintenance))
+        .route(
+            "/switchover",
+            asks(MethodFilter::POST, switchover)
+                .merge(asks(MethodFilter::DELETE, |_, _| Ok(Wish::CancelSwitchover))),
+        )
+        .route("/restart", asks(MethodFilter::POST, |_, _| Ok(Wish::Restart)))
+        .route("/reload", asks(MethodFilter::POST, |_, _| Ok(Wish::Reload)))
+        .route("/reinitialize", asks(MethodFilter::POST, |_, _| Ok(Wish::Reinitialize)))
+        .route("/pause", asks(MethodFilter::PUT, pause))
+        .route("/maintenance", asks(MethodFilter::PUT, maintenance))
         .route("/lease/agree", post(agree))
         .route("/lease/look", post(look))
         .with_state((wishes, snapshots))
@@ -126,73 +130,51 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-async fn switchover(
-    State((wishes, _)): State<(Wishes, Snapshots)>,
-    Extension(connection): Extension<Connection>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let dry_run = value(query.as_deref(), "dry_run").is_some();
-    let at = match value(query.as_deref(), "at").map(|at| at.parse()).transpose() {
-        Ok(at) => at,
-        Err(_) => return said(StatusCode::BAD_REQUEST, "at: seconds since 1970"),
+/// What is wished for, as a query says it; or what is wrong with that.
+type Read = fn(&Settings, Option<&str>) -> Result<Wish, &'static str>;
+
+/// Whoever shows the token wishes for what `read` makes of the query.
+fn asks(method: MethodFilter, read: Read) -> MethodRouter<(Wishes, Snapshots)> {
+    let asked = async move |State((wishes, _)): State<(Wishes, Snapshots)>,
+                            Extension(connection): Extension<Connection>,
+                            RawQuery(query): RawQuery,
+                            headers: HeaderMap| {
+        match read(&wishes.settings, query.as_deref()) {
+            Ok(wish) => wishes.ask(&connection, &headers, wish).await,
+            Err(why) => said(StatusCode::BAD_REQUEST, why),
+        }
     };
-    let wish = Wish::Switchover { to: value(query.as_deref(), "to"), at, dry_run };
-    wishes.ask(&connection, &headers, wish).await
+    on(method, asked)
 }
 
-async fn cancel_switchover(
-    State((wishes, _)): State<(Wishes, Snapshots)>,
-    Extension(connection): Extension<Connection>,
-    headers: HeaderMap,
-) -> Response {
-    wishes.ask(&connection, &headers, Wish::CancelSwitchover).await
+fn switchover(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
+    let at = value(query, "at").map(|at| at.parse()).transpose();
+    Ok(Wish::Switchover {
+        to: value(query, "to"),
+        at: at.map_err(|_| "at: seconds since 1970")?,
+        dry_run: value(query, "dry_run").is_some(),
+    })
 }
 
-async fn restart(
-    State((wishes, _)): State<(Wishes, Snapshots)>,
-    Extension(connection): Extension<Connection>,
-    headers: HeaderMap,
-) -> Response {
-    wishes.ask(&connection, &headers, Wish::Restart).await
+fn pause(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
+    Ok(Wish::Pause(is_on(query)?))
 }
 
-async fn reload(
-    State((wishes, _)): State<(Wishes, Snapshots)>,
-    Extension(connection): Extension<Connection>,
-    headers: HeaderMap,
-) -> Response {
-    wishes.ask(&connection, &headers, Wish::Reload).await
+fn maintenance(settings: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
+    Ok(Wish::Maintenance {
+        node: value(query, "node").unwrap_or_else(|| settings.repmgr.node_name.clone()),
+        on: is_on(query)?,
+        forced: value(query, "force").is_some(),
+    })
 }
 
-async fn reinitialize(
-    State((wishes, _)): State<(Wishes, Snapshots)>,
-    Extension(connection): Extension<Connection>,
-    headers: HeaderMap,
-) -> Response {
-    wishes.ask(&connection, &headers, Wish::Reinitialize).await
-}
-
-async fn pause(
-    State((wishes, _)): State<(Wishes, Snapshots)>,
-    Extension(connection): Extension<Connection>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let on = value(query.as_deref(), "on").is_none_or(|on| on != "false");
-    wishes.ask(&connection, &headers, Wish::Pause(on)).await
-}
-
-async fn maintenance(
-    State((wishes, _)): State<(Wishes, Snapshots)>,
-    Extension(connection): Extension<Connection>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let on = value(query.as_deref(), "on").is_none_or(|on| on != "false");
-    let own = wishes.settings.repmgr.node_name.clone();
-    let node = value(query.as_deref(), "node").unwrap_or(own);
-    wishes.ask(&connection, &headers, Wish::Maintenance { node, on }).await
+/// It is on where nothing else is said.
+fn is_on(query: Option<&str>) -> Result<bool, &'static str> {
+    match value(query, "on").as_deref() {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err("on: true or false"),
+    }
 }
 
 impl Wishes {

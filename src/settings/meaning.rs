@@ -16,9 +16,10 @@ impl Settings {
         let database = input.postgres_db.get_or_insert_with(|| input.postgres_user.same_database());
         let database = database.0.clone();
         let set = given.iter().map(|given| given.variable);
-        let not_yet = set.filter(|variable| !has_effect(variable, &input)).collect();
+        let not_yet = set.filter(|variable| !has_effect(variable)).collect();
         let method = input.postgres_host_auth_method.as_ref();
         warnings.extend(method.and_then(HostAuthMethod::warning).map(str::to_owned));
+        warnings.extend(quorum::warning(&input).map(str::to_owned));
 
         let listing = Listing::new(&input, given);
         let derived = input.pgherd_control_token.is_none();
@@ -103,11 +104,8 @@ fn token_from(password: &Secret) -> Secret {
 }
 
 /// Whether this version does what `variable` asks for. Shorten it as functions arrive.
-fn has_effect(variable: &str, input: &Input) -> bool {
-    match variable {
-        "PGHERD_FAILOVER" => input.pgherd_failover != Some(Failover::Eager),
-        _ => !variable.starts_with("RESTORE_"),
-    }
+fn has_effect(variable: &str) -> bool {
+    !variable.starts_with("RESTORE_")
 }
 
 /// The roles that have a password of the document's; any of those, for all are public.

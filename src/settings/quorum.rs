@@ -37,6 +37,15 @@ fn default_voters(input: &Input, hostname: Option<&str>) -> Option<Voters> {
     Voters::of(voters).ok()
 }
 
+/// What people should know who chose it.
+pub(super) fn warning(input: &Input) -> Option<&'static str> {
+    (input.pgherd_failover == Some(Failover::Eager)).then_some(
+        "PGHERD_FAILOVER is eager: a slave whose master is silent for a lease leads, and where only the \
+         cable between them was cut, both take writes until it heals; then what the old master took \
+         is thrown away. A third vote (PGHERD_VOTERS) has no such moment",
+    )
+}
+
 /// An etcd of the cluster's own runs on the voters, as far as the variables say.
 pub(super) fn runs_etcd(input: &Input) -> bool {
     input.pgherd_failover == Some(Failover::Quorum)

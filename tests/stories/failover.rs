@@ -218,6 +218,29 @@ fn without_a_majority_of_etcd_reads_and_writes_go_on_while_the_members_see_each_
 
 #[test]
 #[ignore = "needs docker: make test"]
+fn helpers_that_are_killed_again_and_again_come_back_and_nobody_notices() {
+    let kills = if trials() { 10 } else { 3 };
+    let (cluster, prober) = voting();
+    for helper in ["etcd", "repmgrd"] {
+        for _ in 0..kills {
+            let pid = cluster.node(1).pid_of(helper, |process| process.name == helper);
+            cluster.node(1).kill("KILL", &pid).ok();
+            prober.await_rows();
+            await_that("another one runs", || {
+                let all = cluster.node(1).processes();
+                all.iter().any(|one| one.name == helper && one.pid != pid).then_some(())
+            });
+        }
+    }
+    cluster.await_settled(1);
+    let record = prober.end(&cluster, 1, &[2, 3]);
+    assert_eq!(record.timelines(), [1].into());
+    println!("{:?} without a write", record.longest_gap());
+    assert!(record.longest_gap() < Duration::from_secs(2), "{:?}", record.longest_gap());
+}
+
+#[test]
+#[ignore = "needs docker: make test"]
 fn one_voter_of_three_may_go_and_without_two_the_primary_stops() {
     let (cluster, prober) = voting();
     cluster.kill(3);

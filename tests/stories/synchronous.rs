@@ -66,6 +66,38 @@ fn where_a_standby_is_required_writes_wait_for_the_last_one_to_come_back() {
     assert_eq!(record.timelines(), [1].into());
 }
 
+/// Whoever would need long to lead, or cannot keep up, is not waited for, until it can.
+#[test]
+#[ignore = "needs docker: make test"]
+fn a_standby_that_does_not_replay_or_receive_is_left_out_and_comes_back() {
+    let cluster = Cluster::voting_up(3);
+    let prober = cluster.probe();
+    let becomes = |wanted: usize, why: &str| {
+        cluster.node(1).await_showing(why, || {
+            let now = cluster.synchronous(1);
+            (now == Some(wanted)).then_some(()).ok_or_else(|| format!("{now:?}"))
+        });
+        prober.await_rows();
+    };
+    let first = cluster.await_synchronous(1);
+    let other = cluster.others(&[1, first])[0];
+    cluster.node(first).ask("SELECT pg_wal_replay_pause()");
+    becomes(other, "the one that replays has every write");
+    cluster.node(first).ask("SELECT pg_wal_replay_resume()");
+    // Nothing comes through to it, and nobody has closed the connection.
+    let receiver = cluster
+        .node(other)
+        .pid_of("walreceiver", |process| process.command.contains("walreceiver"));
+    cluster.node(other).kill("STOP", &receiver).ok();
+    becomes(first, "the one that receives has every write");
+    cluster.node(other).kill("CONT", &receiver).ok();
+    cluster.await_settled(1);
+    let record = prober.end(&cluster, 1, &[2, 3]);
+    assert_eq!(record.timelines(), [1].into());
+    println!("{:?} without a write", record.longest_gap());
+    assert!(record.longest_gap() < LEASE, "{:?}", record.longest_gap());
+}
+
 /// Two witnesses see to it that there is a majority without the two that are lost.
 #[test]
 #[ignore = "needs docker: make test"]

@@ -117,13 +117,12 @@ impl Node {
         let keeper = self.hands.keeper.as_ref().ok_or_else(|| self.no_record())?;
         let seen = keeper.now();
         let others = self.hands.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let streaming = self.hands.streaming.lock().unwrap_or_else(PoisonError::into_inner);
+        // Our own server knows best; what a node says of itself may be seconds old.
         let fits = |other: &&Other| {
-            other.rival.running
-                && !other.leaves
-                && other.rival.says.as_ref().is_some_and(|says| {
-                    says.role == Role::Standby
-                        && Some(says.timeline) == seen.record.as_ref().map(|one| one.timeline)
-                })
+            !other.leaves
+                && streaming.contains(&other.rival.name)
+                && other.rival.says.as_ref().is_none_or(|says| says.role == Role::Standby)
         };
         let Some(to) = to else {
             let sync = seen.record.as_ref().map(|one| one.sync.clone()).unwrap_or_default();

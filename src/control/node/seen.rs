@@ -8,6 +8,7 @@ use crate::postgres::peer::Record;
 use crate::postgres::{Health, SqlError};
 use crate::scenario::Situation;
 use crate::service::ServiceName;
+use crate::settings::Failover;
 use crate::system::error::chain;
 use std::time::Instant;
 use tracing::{debug, info, warn};
@@ -160,6 +161,7 @@ impl Node {
     }
 
     fn follow_the_rules(&mut self, seen: &Seen, health: &Health, records: &[Record]) {
+        self.mind_the_primary(seen, health);
         let own = self.hands.id.get();
         let record = records.iter().find(|record| Some(&record.id) == own);
         let recorded = record.filter(|record| {
@@ -169,7 +171,9 @@ impl Node {
         });
         let local = Local {
             role: health.role,
+            id: own.copied(),
             timeline: health.timeline,
+            lsn: health.lsn.unwrap_or_default(),
             system: health.system,
             streams_from: health.upstream.clone(),
             waits_for_wal: health.waits_for_wal,
@@ -178,13 +182,38 @@ impl Node {
             replaces: seen.replaces,
             leads_by_the_record: self.leads,
         };
-        let observation = Observation { local, made: self.made, sightings: &seen.sightings };
+        let herd = &self.hands.settings.herd;
+        let observation = Observation {
+            local,
+            made: self.made,
+            sightings: &seen.sightings,
+            left_alone_for: self.left_alone.map(|since| since.elapsed()),
+            eager_after: (herd.failover == Failover::Eager
+                && self.hands.settings.repmgr.priority > 0)
+                .then_some(herd.lease),
+        };
         if let Some((rule, scenario)) = decide::decide(&observation)
             && self.rules_rest.is_over()
         {
             info!("{}", rule.name);
             self.note("rule", Some(rule.name), scenario.title());
             self.begin(scenario);
+        }
+    }
+
+    /// Since when this standby has no primary, if it had one in this life: what one has that only
+    /// starts may be days old. A connection that is still open says nothing: whoever is cut off closes
+    /// none.
+    fn mind_the_primary(&mut self, seen: &Seen, health: &Health) {
+        let leads = |one: &Sighting| one.report().is_some_and(|report| report.leads_on().is_some());
+        let has_one = seen.sightings.iter().any(leads);
+        if health.role == Role::Primary {
+            (self.had_a_primary, self.left_alone) = (false, None);
+        } else if has_one {
+            self.had_a_primary |= health.upstream.is_some();
+            self.left_alone = None;
+        } else if self.had_a_primary {
+            self.left_alone.get_or_insert_with(Instant::now);
         }
     }
 

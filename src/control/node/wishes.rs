@@ -1,7 +1,7 @@
 //! What people ask of a node. Who is to lead has a file of its own (`handover`).
 
 use super::handover::utc;
-use super::{ClusterState, Event, Node, Phase};
+use super::{ClusterState, Event, Node, NodeRole, NodeStatus, Phase};
 use crate::cluster::{NodeState, Role};
 use crate::lead::Desire;
 use crate::scenario::Scenario;
@@ -9,9 +9,13 @@ use crate::service::Shutdown;
 use crate::settings::NodeKind;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
+
+/// What people asked for before, so that it counts.
+const READ_AT_MOST: Duration = Duration::from_secs(2);
 
 /// What a person asks for.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub enum Wish {
         node: String,
         /// It begins.
         on: bool,
+        /// Also where nobody else could lead then.
+        forced: bool,
     },
     /// Postgres stops and starts.
     Restart,
@@ -62,8 +68,8 @@ impl fmt::Display for Wish {
             Wish::Failover { allow_data_loss: false } => f.write_str("failover"),
             Wish::Pause(true) => f.write_str("pause"),
             Wish::Pause(false) => f.write_str("resume"),
-            Wish::Maintenance { node, on: true } => write!(f, "maintenance of {node}"),
-            Wish::Maintenance { node, on: false } => write!(f, "no maintenance of {node}"),
+            Wish::Maintenance { node, on: true, .. } => write!(f, "maintenance of {node}"),
+            Wish::Maintenance { node, on: false, .. } => write!(f, "no maintenance of {node}"),
             Wish::Restart => f.write_str("restart"),
             Wish::Reload => f.write_str("reload"),
             Wish::Reinitialize => f.write_str("a new clone"),
@@ -90,7 +96,10 @@ impl Node {
         let asks_only = matches!(wish, Wish::Switchover { dry_run: true, .. });
         let stands = match &wish {
             Wish::Pause(on) => Some(Ok(Desire::Paused(*on))),
-            Wish::Maintenance { node, on } => {
+            Wish::Maintenance { node, on, forced } => {
+                if *on && !forced {
+                    return self.maintain_unless_the_last(reply, words, node.clone());
+                }
                 Some(Ok(Desire::Maintenance { node: node.clone(), on: *on }))
             }
             Wish::Switchover { to, at: Some(at), dry_run: false } => {
@@ -109,11 +118,11 @@ impl Node {
         if !asks_only {
             self.note("asked", None, format!("a person asks for: {words}"));
         }
+        if let Some(Err(why)) = stands {
+            return self.refuse(reply, words, why);
+        }
         let granted = match wish {
-            Wish::Switchover { to, at, dry_run } => match stands {
-                Some(Err(why)) => Err(why),
-                Some(Ok(_)) | None => self.switch_over(to, at, dry_run),
-            },
+            Wish::Switchover { to, at, dry_run } => self.switch_over(to, at, dry_run),
             Wish::Failover { allow_data_loss } => self.fail_over(allow_data_loss),
             Wish::Restart => self.restart(),
             Wish::Reload => self.reload(),
@@ -130,8 +139,7 @@ impl Node {
 
     fn desire(&self, reply: oneshot::Sender<Granted>, words: String, desire: Desire) {
         let Some(keeper) = self.hands.keeper.clone() else {
-            let _ = reply.send(Err(self.no_record())); // Whoever asked has gone.
-            return;
+            return self.refuse(reply, words, self.no_record());
         };
         let (journal, epoch) = (self.hands.journal.clone(), self.snapshot.epoch);
         tokio::spawn(async move {
@@ -141,6 +149,52 @@ impl Node {
             }
             let _ = reply.send(done.map(|()| "done".to_owned()).map_err(|error| error.to_string()));
         });
+    }
+
+    /// Unless no other standby runs that may be chosen.
+    fn maintain_unless_the_last(
+        &self,
+        reply: oneshot::Sender<Granted>,
+        words: String,
+        name: String,
+    ) {
+        let Some(keeper) = self.hands.keeper.clone() else {
+            return self.refuse(reply, words, self.no_record());
+        };
+        let may_lead = |row: &&NodeStatus| {
+            row.role == Some(NodeRole::Standby)
+                && row.state == NodeState::Running
+                && row.priority > 0
+        };
+        let candidates = self.snapshot.nodes.iter().filter(may_lead);
+        let candidates: Vec<_> = candidates.map(|row| row.name.clone()).collect();
+        let (journal, epoch) = (self.hands.journal.clone(), self.snapshot.epoch);
+        tokio::spawn(async move {
+            keeper.read(READ_AT_MOST).await;
+            let maintained = keeper.now().desired.maintenance;
+            let is_free = |one: &&String| **one == name || !maintained.contains(*one);
+            let free: Vec<_> = candidates.iter().filter(is_free).collect();
+            let said = if free == [&name] {
+                Err(format!(
+                    "{name} is the only standby that could lead: nobody would take over from the \
+                     primary. If that is to be so for a while: pgherd maintenance on {name} --force"
+                ))
+            } else {
+                let desire = Desire::Maintenance { node: name, on: true };
+                let done = keeper.desire(desire).await;
+                done.map(|()| "done".to_owned()).map_err(|error| error.to_string())
+            };
+            match &said {
+                Ok(_) => journal.note("asked", epoch, None, format!("a person asks for: {words}")),
+                Err(why) => journal.note("refused", epoch, Some(why), words),
+            }
+            let _ = reply.send(said); // Whoever asked has gone.
+        });
+    }
+
+    fn refuse(&self, reply: oneshot::Sender<Granted>, words: String, why: String) {
+        self.note("refused", Some(&why), words);
+        let _ = reply.send(Err(why)); // Whoever asked has gone.
     }
 
     /// Roles are not changed by this cluster.

@@ -155,6 +155,8 @@ fn unwise_choices_and_misspelt_names_are_warned_of() {
         let settings = read_pairs(&[("POSTGRES_HOST_AUTH_METHOD", method)]).unwrap();
         assert_eq!(settings.warnings.len(), 1, "{method}");
     }
+    let eager = read_pairs(&[("PGHERD_FAILOVER", "eager")]).unwrap();
+    assert_eq!(eager.warnings.len(), 1);
     let misspelt = [("REPMGR_NODENAME", "node2"), ("POSTGRES_PORT", "x")];
     let warning = "REPMGR_NODENAME is not a setting; did you mean REPMGR_NODE_NAME?";
     assert_eq!(read_pairs(&misspelt[..1]).unwrap().warnings, [warning]);
@@ -164,15 +166,11 @@ fn unwise_choices_and_misspelt_names_are_warned_of() {
 #[test]
 fn what_has_no_effect_yet_is_said_when_it_is_asked_for() {
     let not_yet = |variable, value| read_pairs(&[(variable, value)]).unwrap().not_yet;
-    for (variable, value) in [
-        ("PGHERD_FAILOVER", "eager"),
-        ("RESTORE_FROM", "latest"),
-        ("RESTORE_TARGET_TIMELINE", "0x1F"),
-    ] {
+    for (variable, value) in [("RESTORE_FROM", "latest"), ("RESTORE_TARGET_TIMELINE", "0x1F")] {
         assert_eq!(not_yet(variable, value), [variable]);
     }
     assert!(not_yet("PGHERD_ROLE", "data").is_empty());
-    assert!(not_yet("PGHERD_FAILOVER", "manual").is_empty());
+    assert!(not_yet("PGHERD_FAILOVER", "eager").is_empty());
     assert!(not_yet("PGHERD_LEASE", "4s").is_empty());
     assert!(not_yet("PGHERD_SYNCHRONOUS", "off").is_empty());
     assert!(not_yet("PGHERD_ETCD_ENDPOINTS", "https://etcd1:2379/, etcd2:2379").is_empty());
