@@ -42,6 +42,8 @@ pub(super) struct Local {
     pub waits_for_wal: bool,
     /// repmgr's records have it as a standby of this node, at its present address.
     pub recorded_under: Option<NodeId>,
+    /// repmgr's records have it as an active primary, at its present address.
+    pub recorded_as_primary: bool,
     /// repmgrd is kept running.
     pub watched: bool,
     /// What its data directory replaced is still there, or that was not seen to catch up.
@@ -64,7 +66,10 @@ pub(super) const RULES: [Rule; 4] = [
         name: "a primary with newer history answers: take no more writes and join it",
         when: superseded,
     },
-    Rule { name: "this standby was promoted: do what a primary does", when: promoted },
+    Rule {
+        name: "this node takes writes, and not all is as it is for a primary: see to that",
+        when: promoted,
+    },
     Rule {
         name: "a node leads that this one does not follow in all things yet: follow it",
         when: unsettled,
@@ -106,8 +111,10 @@ fn superseded(seen: &Observation<'_>) -> Option<Scenario> {
     is.then_some(Scenario::Rejoin { as_standby: false })
 }
 
+/// The records may be owed, too: repmgr refuses them while the one before still runs.
 fn promoted(seen: &Observation<'_>) -> Option<Scenario> {
-    let is = seen.local.role == Role::Primary && seen.made == Role::Standby;
+    let owes = seen.made == Role::Standby || !seen.local.recorded_as_primary;
+    let is = seen.local.role == Role::Primary && owes;
     is.then_some(Scenario::Promoted)
 }
 
@@ -200,6 +207,7 @@ mod tests {
             streams_from: streams_from.map(|host| host.parse().unwrap()),
             waits_for_wal: true,
             recorded_under: streams_from.map(|_| NodeId::FIRST),
+            recorded_as_primary: role == Role::Primary,
             watched: true,
             replaces: false,
             leads_by_the_record: false,
@@ -286,7 +294,9 @@ mod tests {
     fn a_standby_that_somebody_promoted_becomes_the_primary_in_all_things() {
         let promoted = local(Role::Primary, 2, None);
         assert_eq!(decided(promoted.clone(), Role::Standby, &[]), Some(Scenario::Promoted));
-        assert_eq!(decided(promoted, Role::Primary, &[]), None);
+        assert_eq!(decided(promoted.clone(), Role::Primary, &[]), None);
+        let owed = Local { recorded_as_primary: false, ..promoted };
+        assert_eq!(decided(owed, Role::Primary, &[]), Some(Scenario::Promoted));
     }
 
     proptest! {

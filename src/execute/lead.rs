@@ -157,7 +157,9 @@ impl Hands {
         self.supervisor.stop_postgres(Shutdown::Immediate).await;
         let control = postgres::control_data(&layout.bin_dir, &layout.pgdata, account).await;
         let newest = postgres::newest_history(&layout.pgdata, account);
-        let led = keeper.now().record.map(|record| record.timeline);
+        let record = keeper.now().record;
+        let epoch = record.as_ref().map(|record| record.epoch);
+        let led = record.map(|record| record.timeline);
         let is_standby = layout.pgdata.join("standby.signal").exists()
             && control.is_ok_and(|control| Some(control.timeline) <= led)
             && Some(newest) <= led;
@@ -166,7 +168,12 @@ impl Hands {
             return;
         }
         match keeper.give_back().await {
-            Ok(()) => info!("the promotion failed: the lead is given back"),
+            Ok(()) => {
+                let name = &self.settings.repmgr.node_name;
+                let text = format!("{name} could not be promoted: gives the lead back");
+                info!("{text}");
+                self.journal.note("lead.given-back", epoch, None, text);
+            }
             Err(error) => warn!("the lead is not given back: {error}"),
         }
     }

@@ -74,7 +74,8 @@ fn a_stranger_on_the_network_cannot_write_replicate_change_roles_read_a_backup_v
         (log.contains("password") || log.contains("control token")).then_some(())
     });
     assert_ne!(joins.http("/readiness").map(|(code, _)| code), Some(200));
-    assert_eq!(cluster.node(1).ask("SELECT count(*) FROM repmgr.nodes"), "3");
+    let members = ["psql", "-XAtq", "-d", "repmgr", "-c", "SELECT count(*) FROM repmgr.nodes"];
+    assert_eq!(cluster.node(1).exec_as("postgres", members).ok(), "3");
     assert_eq!(cluster.primaries(), [1]);
     assert_eq!(cluster.wish(1, "PUT", "/pause?on=false").0, 202, "who has the token may");
     assert_ne!(TOKEN, "guessed");

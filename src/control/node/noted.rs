@@ -48,15 +48,11 @@ fn changes(before: Option<&Record>, now: &Record, instance: &str) -> Vec<(&'stat
         };
         changes.push(("sync.changed", text));
     }
-    if let (Some(released), true) = (&now.released, same.is_some_and(|one| one.released.is_none()))
-    {
-        changes.push(match (&released.to, released.at) {
-            (Some(to), _) => ("lead.released", format!("{name} gives the lead to {to}")),
-            (None, Some(_)) => ("lead.released", format!("{name} gives the lead to whoever may")),
-            (None, None) => {
-                ("lead.given-back", format!("{name} could not be promoted: gives the lead back"))
-            }
-        });
+    let is_released = same.is_some_and(|one| one.released.is_none());
+    // What was given back is noted by who does that.
+    if let Some(released) = now.released.as_ref().filter(|one| is_released && one.at.is_some()) {
+        let to = released.to.as_deref().unwrap_or("whoever may");
+        changes.push(("lead.released", format!("{name} gives the lead to {to}")));
     }
     changes
 }

@@ -164,11 +164,12 @@ impl Node {
         self.mind_the_primary(seen, health);
         let own = self.hands.id.get();
         let record = records.iter().find(|record| Some(&record.id) == own);
-        let recorded = record.filter(|record| {
+        let is_there = |record: &&Record, kind: &str| {
             record.active
-                && record.kind == "standby"
+                && record.kind == kind
                 && record.address.as_ref() == Some(&self.hands.address)
-        });
+        };
+        let recorded = record.filter(|record| is_there(record, "standby"));
         let local = Local {
             role: health.role,
             id: own.copied(),
@@ -178,6 +179,7 @@ impl Node {
             streams_from: health.upstream.clone(),
             waits_for_wal: health.waits_for_wal,
             recorded_under: recorded.and_then(|record| record.upstream),
+            recorded_as_primary: record.is_some_and(|record| is_there(&record, "primary")),
             watched: self.hands.supervisor.keeps(ServiceName::Repmgrd),
             replaces: seen.replaces,
             leads_by_the_record: self.leads,
