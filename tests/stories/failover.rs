@@ -76,6 +76,44 @@ fn a_primary_that_is_cut_off_stops_before_another_begins() {
     assert!(record.longest_gap() < LEADS_WITHIN, "{:?} without a write", record.longest_gap());
 }
 
+/// It sends, and hears nothing: that its lease was renewed, for one.
+#[test]
+#[ignore = "needs docker: make test"]
+fn a_primary_that_hears_nobody_stops_before_another_begins() {
+    let (cluster, prober) = voting();
+    let cut = Instant::now();
+    [2, 3].into_iter().for_each(|from| cluster.deafen(1, from));
+    let new = next(&cluster, 1, cut);
+    prober.await_rows();
+    cluster.hears_again(1);
+    cluster.await_settled(new);
+    assert_eq!(cluster.timeline(new), 2);
+    prober.end(&cluster, new, &cluster.others(&[new]));
+}
+
+/// Each of the two still reaches the third.
+#[test]
+#[ignore = "needs docker: make test"]
+fn where_one_link_is_cut_the_primary_goes_on_with_the_standby_that_it_reaches() {
+    let (cluster, prober) = voting();
+    let lost = cluster.await_synchronous(1);
+    let other = cluster.others(&[1, lost])[0];
+    cluster.deafen(1, lost);
+    cluster.deafen(lost, 1);
+    cluster.node(1).await_showing("the other one is synchronous", || {
+        let now = cluster.synchronous(1);
+        (now == Some(other)).then_some(()).ok_or_else(|| format!("{now:?}"))
+    });
+    prober.goes_on_for(LEASE * 2);
+    assert_eq!(cluster.primaries(), [1]);
+    [1, lost].into_iter().for_each(|id| cluster.hears_again(id));
+    cluster.await_settled(1);
+    let record = prober.end(&cluster, 1, &[2, 3]);
+    assert_eq!(record.timelines(), [1].into());
+    println!("{:?} without a write", record.longest_gap());
+    assert!(record.longest_gap() < LEASE, "{:?} without a write", record.longest_gap());
+}
+
 #[test]
 #[ignore = "needs docker: make test"]
 fn a_primary_that_was_frozen_takes_no_write_when_it_is_thawed() {

@@ -4,8 +4,11 @@
 use crate::harness::{Cluster, LEASE, TOKEN, await_within};
 use std::time::{Duration, Instant, SystemTime};
 
-/// After whatever happened, and while it lasts.
+/// While something lasts; and for containers to start on a machine with two cores.
 const LEADS_WITHIN: Duration = Duration::from_secs(45);
+/// From each healing to a primary. In `make soak` the machine does nothing else.
+const HEALED_WITHIN: Duration = Duration::from_secs(10);
+const HEALED_WITHIN_AMONG_OTHERS: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -19,9 +22,14 @@ enum Act {
     FreezeEtcd,
     KillEtcd,
     Switchover,
+    /// A link to another node, both ways.
+    CutLink,
+    /// What another node sends does not arrive.
+    Deafen,
+    Restart,
 }
 
-const ACTS: [Act; 10] = [
+const ACTS: [Act; 13] = [
     Act::Kill,
     Act::Stop,
     Act::Freeze,
@@ -32,6 +40,9 @@ const ACTS: [Act; 10] = [
     Act::FreezeEtcd,
     Act::KillEtcd,
     Act::Switchover,
+    Act::CutLink,
+    Act::Deafen,
+    Act::Restart,
 ];
 
 /// SplitMix64.
@@ -68,6 +79,7 @@ fn whatever_happens_to_one_node_after_the_other_there_is_a_primary_and_nothing_i
     let began = Instant::now();
     let mut primary = 1;
     let mut is_calm = true;
+    let mut slowest = Duration::ZERO;
     while began.elapsed() < Duration::from_secs(60 * minutes) {
         let act = ACTS[dice.throw(ACTS.len())];
         // The primary every other time.
@@ -76,8 +88,13 @@ fn whatever_happens_to_one_node_after_the_other_there_is_a_primary_and_nothing_i
         let settles = dice.throw(3) > 0;
         let lasts = Duration::from_millis(500 * dice.throw(20) as u64);
         let at = began.elapsed().as_secs_f64();
-        println!("{at:.1} s: {act:?} of node{node} for {lasts:?}; node{primary} leads");
-        primary = happens(&mut cluster, act, node, (primary, is_calm), lasts);
+        let other = cluster.others(&[node])[dice.throw(2)];
+        println!("{at:.1} s: {act:?} of node{node} ({other}) for {lasts:?}; node{primary} leads");
+        happens(&mut cluster, act, (node, other), (primary, is_calm), lasts);
+        let healed = Instant::now();
+        primary = cluster.await_primary(&[1, 2, 3], LEADS_WITHIN);
+        println!("  node{primary} leads {:.1} s later", healed.elapsed().as_secs_f64());
+        slowest = slowest.max(healed.elapsed());
         is_calm = settles;
         if settles {
             primary = cluster.await_calm();
@@ -87,16 +104,19 @@ fn whatever_happens_to_one_node_after_the_other_there_is_a_primary_and_nothing_i
     primary = cluster.await_calm();
     let record = prober.end(&cluster, primary, &cluster.others(&[primary]));
     println!("{:?} without a write at most", record.longest_gap());
+    println!("{slowest:?} at most from a healing to a primary");
+    let limit = if minutes > 5 { HEALED_WITHIN } else { HEALED_WITHIN_AMONG_OTHERS };
+    assert!(slowest < limit, "{slowest:?} from a healing to a primary");
 }
 
-/// Does it, waits for a primary with it, undoes it, and waits for one without it.
+/// Does it, waits for a primary with it, and undoes it.
 fn happens(
     cluster: &mut Cluster,
     act: Act,
-    id: usize,
+    (id, other): (usize, usize),
     (primary, is_calm): (usize, bool),
     lasts: Duration,
-) -> usize {
+) {
     let stays = |cluster: &Cluster| {
         std::thread::park_timeout(lasts); // How long it lasts is part of what happens.
         // Whoever is lost while it leads is replaced, if another one has every write; else nothing
@@ -181,8 +201,22 @@ fn happens(
             println!("  {answer:?}"); // It may be refused, with a reason.
             std::thread::park_timeout(lasts);
         }
+        Act::CutLink | Act::Deafen => {
+            cluster.deafen(id, other);
+            if let Act::CutLink = act {
+                cluster.deafen(other, id);
+            }
+            std::thread::park_timeout(lasts);
+            any(cluster);
+            cluster.hears_again(id);
+            cluster.hears_again(other);
+        }
+        Act::Restart => {
+            let answer = cluster.node(id).http_as(TOKEN, "POST", "/restart");
+            println!("  {answer:?}"); // It may be refused, with a reason.
+            std::thread::park_timeout(lasts);
+        }
     }
-    any(cluster)
 }
 
 fn pid(cluster: &Cluster, id: usize, name: &str, command: &str) -> Option<String> {

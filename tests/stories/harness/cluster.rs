@@ -1,6 +1,6 @@
 //! Nodes that belong together: a network, a container and a volume each.
 
-use super::{Network, Node, Prober, Recipe, Volume, await_follows, docker};
+use super::{Network, Node, Prober, Recipe, Volume, await_follows, docker, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -223,6 +223,21 @@ impl Cluster {
         self.publish(id, true);
     }
 
+    /// What `from` sends does not arrive at `at` any more; the other way is as before.
+    pub fn deafen(&self, at: usize, from: usize) {
+        let from = self.node(from).ip();
+        assert_ne!(from, "", "it has an address while it runs");
+        in_network_of(self.node(at), &["-A", "INPUT", "-s", &from, "-j", "DROP"]);
+    }
+
+    /// All that is sent to it arrives again, where it still runs: a container that was started again has
+    /// no such rules.
+    pub fn hears_again(&self, at: usize) {
+        if self.node(at).exit_status().is_none() {
+            in_network_of(self.node(at), &["-F", "INPUT"]);
+        }
+    }
+
     fn publish(&self, id: usize, is_there: bool) {
         let ip = if is_there { self.node(id).ip() } else { String::new() };
         let ip = (!ip.is_empty()).then_some(ip); // It may have ended already.
@@ -294,6 +309,13 @@ impl Cluster {
             assert!(!log.contains(SECRET), "a password in the log of {}: {log}", node.name);
         }
     }
+}
+
+/// The kernel's rules in the network namespace of its container, changed from here: the container may not
+/// and should not.
+fn in_network_of(node: &Node, rule: &[&str]) {
+    let net = format!("--net=/proc/{}/ns/net", node.host_pid());
+    run("nsenter", [net.as_str(), "iptables", "-w"].into_iter().chain(rule.iter().copied())).ok();
 }
 
 /// `repmgr cluster show` is clean: its exit status is 25 after any warning, in CSV as well.

@@ -81,6 +81,13 @@ impl Answer {
     }
 }
 
+/// Runs a program of this machine's to its end.
+pub fn run<S: AsRef<std::ffi::OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Answer {
+    #[expect(clippy::disallowed_methods, reason = "stories drive this machine")]
+    let mut command = Command::new(program);
+    answer(command.args(args).stdin(Stdio::null()).output().expect("it can be run"))
+}
+
 /// Runs `docker` with these arguments to its end.
 pub fn docker<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Answer {
     let output = docker_command(args).output().expect("docker can be run");
@@ -105,7 +112,7 @@ fn answer(output: Output) -> Answer {
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// This run of the stories: a process id alone comes back.
-fn run() -> &'static str {
+fn this_run() -> &'static str {
     static RUN: OnceLock<String> = OnceLock::new();
     RUN.get_or_init(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
@@ -116,12 +123,12 @@ fn run() -> &'static str {
 /// A name that no other story, nor another run of them, has.
 pub fn unique(what: &str) -> String {
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("pgherd-story-{}-{number}-{what}", run())
+    format!("pgherd-story-{}-{number}-{what}", this_run())
 }
 
 /// What docker is told about everything that a story makes.
 fn labels() -> [String; 4] {
-    let run = format!("pgherd.story.run={}", run());
+    let run = format!("pgherd.story.run={}", this_run());
     ["--label".to_owned(), "pgherd.story=1".to_owned(), "--label".to_owned(), run]
 }
 
