@@ -94,6 +94,11 @@ impl<'a> Entrance<'a> {
         self.snapshot_of(&door.host, door.port).await
     }
 
+    /// The settings here, which are the cluster's in what all nodes have in common.
+    pub(super) fn settings(&self) -> &Settings {
+        self.settings
+    }
+
     /// How long a server may take to stop.
     pub(super) fn stop_timeout(&self) -> Duration {
         self.settings.herd.stop_timeout

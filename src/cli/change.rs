@@ -237,7 +237,7 @@ fn wait_until_it_serves(
 }
 
 /// What was said to a wish that is granted. Else the exit status; the reason was said.
-fn granted(said: &Said) -> Result<String, u8> {
+pub(super) fn granted(said: &Said) -> Result<String, u8> {
     match said.code {
         200..=299 => Ok(said.text.clone()),
         code => {

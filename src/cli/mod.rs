@@ -5,6 +5,7 @@ mod change;
 mod events;
 mod follow;
 mod log;
+mod members;
 mod node;
 mod run;
 mod show;
@@ -179,6 +180,16 @@ struct Node {
 enum Members {
     /// Who is a member, where, and who votes
     List(Output),
+    /// Say how a node is added: it joins by itself when it is started
+    Add {
+        /// Its name: REPMGR_NODE_NAME
+        node: String,
+    },
+    /// Take out a member that is gone for good: its vote, its records, the WAL that is kept for it
+    Remove {
+        /// Its name
+        node: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -263,6 +274,10 @@ pub fn main() -> ExitCode {
         Command::Reload { node: name } => asks(&|node| change::reload(node, name.as_deref())),
         Command::Reinit { node: name } => asks(&|node| change::reinit(node, &name)),
         Command::Members(Members::List(Output { json })) => asks(&|node| show::members(node, json)),
+        Command::Members(Members::Add { node: name }) => asks(&|node| members::add(node, &name)),
+        Command::Members(Members::Remove { node: name }) => {
+            asks(&|node| members::remove(node, &name))
+        }
         Command::Events { json, follow, limit } => {
             asks(&|node| events::show(node, json, follow, limit))
         }

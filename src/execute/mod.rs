@@ -4,10 +4,12 @@
 mod archive;
 mod error;
 mod lead;
+mod removal;
 mod standby;
 mod upstream;
 
 pub use error::{PlanError, StepError};
+pub(crate) use removal::Departed;
 pub use standby::StandbyError;
 
 use crate::barman;

@@ -41,6 +41,7 @@ pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {
             asks(MethodFilter::POST, switchover)
                 .merge(asks(MethodFilter::DELETE, |_, _| Ok(Wish::CancelSwitchover))),
         )
+        .route("/member", asks(MethodFilter::DELETE, take_out))
         .route("/restart", asks(MethodFilter::POST, |_, _| Ok(Wish::Restart)))
         .route("/reload", asks(MethodFilter::POST, |_, _| Ok(Wish::Reload)))
         .route("/reinitialize", asks(MethodFilter::POST, |_, _| Ok(Wish::Reinitialize)))
@@ -156,6 +157,11 @@ fn switchover(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
     })
 }
 
+fn take_out(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
+    let node = value(query, "node").ok_or("node: its name")?;
+    Ok(Wish::TakeOut { node })
+}
+
 fn pause(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
     Ok(Wish::Pause(is_on(query)?))
 }
@@ -196,7 +202,7 @@ impl Wishes {
 }
 
 /// The loop answers at once; the record takes a moment.
-const GRANTED_WITHIN: Duration = Duration::from_secs(3);
+const GRANTED_WITHIN: Duration = Duration::from_millis(3500);
 
 /// A former primary that waits for silent members is told that they are gone; a standby that nobody
 /// leads is to lead.

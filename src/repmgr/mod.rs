@@ -135,6 +135,19 @@ pub fn claim_sql(
     )
 }
 
+/// Afterwards no record is about the node with this number, and no slot is its; a slot that something
+/// still reads is an error. On the primary.
+pub fn forget_sql(id: NodeId) -> String {
+    let slot = escape_literal(&slot_name(id));
+    format!(
+        "UPDATE repmgr.nodes SET upstream_node_id = \
+           (SELECT node_id FROM repmgr.nodes WHERE type = 'primary' AND active LIMIT 1) \
+           WHERE upstream_node_id = {id}; \
+         DELETE FROM repmgr.nodes WHERE node_id = {id} AND type <> 'primary'; \
+         SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {slot}"
+    )
+}
+
 /// Takes every other node out of repmgr's records.
 pub fn forget_others_sql(identity: &Identity) -> String {
     let (id, name) = (identity.id, escape_literal(&identity.name));

@@ -100,3 +100,41 @@ fn a_switchover_is_done_at_the_time_that_was_said_by_whoever_leads_then() {
     assert!(status["scheduled_switchover"].is_null(), "{status:#}");
     prober.end(&cluster, 3, &[1, 2]);
 }
+
+#[test]
+#[ignore = "needs docker: make test"]
+fn nodes_come_by_themselves_and_go_when_a_person_says_that_they_are_gone() {
+    let cluster = Cluster::voting(4, |_, recipe| {
+        recipe.env("PGHERD_VOTERS", "node1,node2,node3").env("REPMGR_SLAVES", "node2,node3")
+    });
+    [1, 2, 3].into_iter().for_each(|id| drop(cluster.start(id)));
+    cluster.await_following(1, &[2, 3]);
+    let prober = cluster.probe();
+    let recipe = pgherd(&cluster, 2, "node add node4").ok();
+    for part in ["REPMGR_NODE_NAME=node4", "REPMGR_MASTER_HOST=node1", "PGHERD_VOTERS=node1"] {
+        assert!(recipe.contains(part), "{part} in {recipe}");
+    }
+    assert_eq!(pgherd(&cluster, 2, "node add node3").status, 3, "there is one");
+    cluster.start(4);
+    cluster.await_order(1, &[2, 3, 4]);
+    cluster.await_synchronous(1);
+    let runs = pgherd(&cluster, 2, "node remove node4");
+    assert_eq!(runs.status, 3, "{runs:?}");
+    assert!(runs.stderr.contains("docker stop"), "it says the way out: {runs:?}");
+    for (gone, left) in [(4, vec![2, 3]), (3, vec![2])] {
+        cluster.kill(gone);
+        let name = format!("node{gone}");
+        let taken_out = await_that("it is known that it is gone", || {
+            let said = pgherd(&cluster, 2, &format!("node remove {name}"));
+            (said.status == 0).then_some(said.stdout)
+        });
+        assert_eq!(taken_out.contains("2 voters are left"), gone == 3, "{taken_out}");
+        cluster.await_following(1, &left);
+        let records = ["psql", "-XAtq", "-d", "repmgr", "-c", "SELECT count(*) FROM repmgr.nodes"];
+        let known = cluster.node(1).exec_as("postgres", records).ok();
+        assert_eq!(known, (left.len() + 1).to_string());
+        prober.await_rows();
+    }
+    prober.goes_on_for(LEASE);
+    prober.end(&cluster, 1, &[2]);
+}

@@ -3,12 +3,13 @@
 use super::handover::utc;
 use super::{ClusterState, Event, Node, NodeRole, NodeStatus, Phase};
 use crate::cluster::{NodeState, Role};
+use crate::execute::Departed;
 use crate::lead::Desire;
 use crate::scenario::Scenario;
 use crate::service::Shutdown;
 use crate::settings::NodeKind;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -47,6 +48,11 @@ pub enum Wish {
         /// Also where nobody else could lead then.
         forced: bool,
     },
+    /// A member that is gone for good is taken out.
+    TakeOut {
+        /// Which.
+        node: String,
+    },
     /// Postgres stops and starts.
     Restart,
     /// Postgres reads its configuration.
@@ -70,6 +76,7 @@ impl fmt::Display for Wish {
             Wish::Pause(false) => f.write_str("resume"),
             Wish::Maintenance { node, on: true, .. } => write!(f, "maintenance of {node}"),
             Wish::Maintenance { node, on: false, .. } => write!(f, "no maintenance of {node}"),
+            Wish::TakeOut { node } => write!(f, "{node} to be taken out"),
             Wish::Restart => f.write_str("restart"),
             Wish::Reload => f.write_str("reload"),
             Wish::Reinitialize => f.write_str("a new clone"),
@@ -108,6 +115,7 @@ impl Node {
             Wish::CancelSwitchover => Some(Ok(Desire::Appointment(None))),
             Wish::Switchover { .. }
             | Wish::Failover { .. }
+            | Wish::TakeOut { .. }
             | Wish::Restart
             | Wish::Reload
             | Wish::Reinitialize => None,
@@ -124,6 +132,10 @@ impl Node {
         let granted = match wish {
             Wish::Switchover { to, at, dry_run } => self.switch_over(to, at, dry_run),
             Wish::Failover { allow_data_loss } => self.fail_over(allow_data_loss),
+            Wish::TakeOut { node } => match self.may_be_taken_out(&node) {
+                Ok(member) => return self.take_out(reply, words, member),
+                Err(why) => Err(why),
+            },
             Wish::Restart => self.restart(),
             Wish::Reload => self.reload(),
             Wish::Reinitialize => self.reinitialize(),
@@ -188,6 +200,43 @@ impl Node {
                 Ok(_) => journal.note("asked", epoch, None, format!("a person asks for: {words}")),
                 Err(why) => journal.note("refused", epoch, Some(why), words),
             }
+            let _ = reply.send(said); // Whoever asked has gone.
+        });
+    }
+
+    /// It is gone, as far as this primary can see.
+    fn may_be_taken_out(&self, name: &str) -> Result<Departed, String> {
+        if self.made != Role::Primary || !matches!(self.phase, Phase::Serving) {
+            return Err("this node is no primary that serves: ask the one that is".to_owned());
+        }
+        let Some(row) = self.snapshot.nodes[1..].iter().find(|row| row.name == name) else {
+            return Err(format!("there is no other node {name}: see pgherd node list"));
+        };
+        let answers = row.state != NodeState::Unreachable;
+        let streaming = self.hands.streaming.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers || streaming.contains(name) {
+            return Err(format!("{name} runs: stop it first (docker stop), for good"));
+        }
+        let record = self.hands.keeper.as_ref().and_then(|keeper| keeper.now().record);
+        if record.is_some_and(|record| record.sync.contains(name)) {
+            return Err(format!(
+                "commits wait for {name} (PGHERD_SYNCHRONOUS is required): bring another standby up \
+                 first, or set it to preferred"
+            ));
+        }
+        let host = row.address.host.clone();
+        Ok(Departed { name: name.to_owned(), id: row.id, host })
+    }
+
+    fn take_out(&self, reply: oneshot::Sender<Granted>, words: String, member: Departed) {
+        let hands = Arc::clone(&self.hands);
+        let epoch = self.snapshot.epoch;
+        tokio::spawn(async move {
+            let said = hands.take_out(&member).await;
+            let why = said.as_ref().err().map(String::as_str);
+            let id = if why.is_none() { "asked" } else { "refused" };
+            hands.journal.note(id, epoch, why, words);
+            hands.look_around.notify_one();
             let _ = reply.send(said); // Whoever asked has gone.
         });
     }
