@@ -53,6 +53,7 @@ fn a_standby_leads_soon_after_a_primary_was_killed_and_nothing_is_lost() {
         primary = new;
     }
     assert_eq!(cluster.timeline(primary), 1 + turns, "one step a turn");
+    cluster.tells_one_story(primary);
     let record = prober.end(&cluster, primary, &cluster.others(&[primary]));
     assert!(record.longest_gap() < LEADS_WITHIN, "{:?} without a write", record.longest_gap());
 }
@@ -252,6 +253,20 @@ fn without_a_majority_of_etcd_reads_and_writes_go_on_while_the_members_see_each_
     assert_eq!(record.timelines(), [1].into());
     println!("{:?} without a write", record.longest_gap());
     assert!(record.longest_gap() < LEASE, "{:?} without a write", record.longest_gap());
+}
+
+/// Somebody calls `pg_promote` as in a cluster without pgherd: for a moment it takes writes, and they are
+/// nobody's.
+#[test]
+#[ignore = "needs docker: make test"]
+fn a_standby_that_is_promoted_by_hand_is_stopped_and_follows_again() {
+    let cluster = Cluster::voting_up(3);
+    let hand = cluster.others(&[1, cluster.await_synchronous(1)])[0];
+    cluster.node(hand).sql("SELECT pg_promote()");
+    cluster.node(hand).await_log("was promoted by hand");
+    cluster.await_settled(1);
+    assert_eq!(cluster.timeline(1), 1, "the one that leads goes on");
+    assert_eq!(cluster.primaries(), [1]);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod master_replaced;
 mod members;
 mod official_image;
 mod one_writer;
+mod own_etcd;
 mod secrets;
 mod slave_first_start;
 mod slave_goes_on;

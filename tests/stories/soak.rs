@@ -102,6 +102,7 @@ fn whatever_happens_to_one_node_after_the_other_there_is_a_primary_and_nothing_i
         prober.await_rows();
     }
     primary = cluster.await_calm();
+    cluster.tells_one_story(primary);
     let record = prober.end(&cluster, primary, &cluster.others(&[primary]));
     println!("{:?} without a write at most", record.longest_gap());
     println!("{slowest:?} at most from a healing to a primary");

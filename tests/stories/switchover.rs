@@ -32,6 +32,7 @@ fn a_switchover_under_load_loses_nothing_and_the_old_primary_follows_without_a_r
         assert!(!log.contains("rewinding from"), "{log}");
         primary = *to;
     }
+    cluster.tells_one_story(primary);
     let record = prober.end(&cluster, primary, &cluster.others(&[primary]));
     assert_eq!(record.timelines().len(), turns.len() + 1);
     println!("{:?} without a write", record.longest_gap());

@@ -107,7 +107,9 @@ fn nodes_come_by_themselves_and_go_when_a_person_says_that_they_are_gone() {
     let cluster = Cluster::voting(4, |_, recipe| {
         recipe.env("PGHERD_VOTERS", "node1,node2,node3").env("REPMGR_SLAVES", "node2,node3")
     });
-    [1, 2, 3].into_iter().for_each(|id| drop(cluster.start(id)));
+    for id in [1, 2, 3] {
+        cluster.start(id);
+    }
     cluster.await_following(1, &[2, 3]);
     let prober = cluster.probe();
     let recipe = pgherd(&cluster, 2, "node add node4").ok();

@@ -131,6 +131,44 @@ impl Cluster {
         self.nodes().iter().find(|node| node.name == name).map(|node| node.id)
     }
 
+    /// `pgherd status`, `pgherd events` and repmgr's records on each node tell who leads, since which taking
+    /// of the lead and on which timeline, and all tell the same.
+    pub fn tells_one_story(&self, primary: usize) {
+        let epoch = self.node(primary).status_json()["epoch"].as_u64().expect("there is a record");
+        let timeline = self.timeline(primary);
+        let name = &self.node(primary).name;
+        for node in self.nodes() {
+            let what = format!("{name} leads since epoch {epoch} on timeline {timeline}");
+            node.await_showing(&what, || {
+                let status = node.status_json();
+                let same = status["primary"] == **name
+                    && status["epoch"] == epoch
+                    && status["timeline"] == timeline
+                    && status["holder"] == **name;
+                same.then_some(()).ok_or_else(|| format!("{status:#}"))
+            });
+            let events = node.exec(["pgherd", "events", "--json", "--limit", "1000"]).ok();
+            let events: Vec<Value> =
+                events.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            let last = |id: &str| {
+                events.iter().rev().find(|event| event["id"] == id).map(Value::to_string)
+            };
+            let taken = last("lead.taken").unwrap_or_default();
+            assert!(taken.contains(&format!("{name} takes the lead")), "{}: {taken}", node.name);
+            assert!(taken.contains(&format!("\"epoch\":{epoch}")), "{}: {taken}", node.name);
+            if timeline > 1 {
+                let promoted = last("promoted").unwrap_or_default();
+                let says = format!("{name} takes writes on timeline {timeline}");
+                assert!(promoted.contains(&says), "{}: {promoted}", node.name);
+            }
+            let records = "SELECT node_name || ' ' || type || ' ' || active FROM repmgr.nodes \
+                 WHERE type = 'primary' OR NOT active";
+            let records = ["psql", "-XAtq", "-d", "repmgr", "-c", records];
+            let records = node.exec_as("postgres", records).ok();
+            assert_eq!(records, format!("{name} primary true"), "{}", node.name);
+        }
+    }
+
     /// What people ask of a node. Code and answer.
     pub fn wish(&self, id: usize, method: &str, path: &str) -> (u16, String) {
         self.node(id).http_as(TOKEN, method, path).expect("it answers")
