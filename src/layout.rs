@@ -168,6 +168,11 @@ impl Layout {
         self.state_dir.join("members.json")
     }
 
+    /// Who votes, as this node was told by the master.
+    pub fn learned_voters(&self) -> PathBuf {
+        learned_voters(&self.state_dir)
+    }
+
     /// A voter's etcd: its `data`, its `tls`, and what it has seen.
     pub fn etcd(&self) -> PathBuf {
         self.state_dir.join("etcd")
@@ -202,6 +207,11 @@ pub fn state_dir(settings: &Settings) -> PathBuf {
         return settings.barman.backup_dir.join(".pgherd");
     }
     settings.postgres.data_dir.join("pgherd")
+}
+
+/// See [`Layout::learned_voters`].
+pub fn learned_voters(state_dir: &Path) -> PathBuf {
+    state_dir.join("voters.json")
 }
 
 /// See [`Layout::unfinished_marker`].

@@ -1,13 +1,15 @@
 //! This node's vote: its member of the cluster's etcd, from the node's first moment to its last.
 
-use crate::cluster::Sighting;
+use crate::cluster::{Address, Sighting};
 use crate::etcd::Member;
 use crate::execute::Hands;
+use crate::layout::{self, Layout};
 use crate::members::{self, AsOf};
 use crate::service::ServiceName;
-use crate::settings::NodeKind;
+use crate::settings::{NodeKind, Settings};
 use crate::system::account::Account;
 use crate::system::error::chain;
+use crate::system::files::{FileError, ensure_file};
 use crate::system::wait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,4 +77,17 @@ async fn begin(
     let client = member.others(&hands.settings).map_err(|error| chain(&error))?;
     let prepared = member.prepare(&client, others_new, WITHIN).await;
     prepared.map_err(|error| chain(&error))
+}
+
+/// Who votes, as the master said in a former life of this node; nobody where nothing was kept. For a node
+/// whose own variables say nothing of it.
+pub fn learned(settings: &Settings) -> Option<Vec<Address>> {
+    let file = layout::learned_voters(&layout::state_dir(settings));
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+/// Afterwards [`learned`] finds them.
+pub fn keep(voters: &[Address], layout: &Layout, account: &Account) -> Result<(), FileError> {
+    let text = serde_json::to_string(voters).expect("they are texts");
+    ensure_file(&layout.learned_voters(), text + "\n", 0o600, account).map(drop)
 }

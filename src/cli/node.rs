@@ -25,12 +25,13 @@ use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
 use crate::system::output::{OutputHandle, Stream, Tag};
 use crate::voter;
+use nix::sys::signal::SigSet;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::signal_name;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, unix::pipe};
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,16 +58,37 @@ pub(super) fn run(flags: Vec<String>, hold_at: Option<usize>) -> u8 {
         return status::BAD_SETTINGS;
     }
     log::abort_on_panic(output.clone());
-    let runtime = runtime();
-    let ended = runtime.block_on(start(settings, flags, hold_at, output.clone(), guard));
-    // Not for as long as a resolver looks for a host that is gone.
-    runtime.shutdown_timeout(THREADS_END_WITHIN);
-    let code = ended.unwrap_or_else(|refused| {
-        refused.lines().for_each(|line| error!("{line}"));
-        refused.status()
-    });
+    let mut settings = settings;
+    if let Some(voters) = settings.herd.voters_may_be_learned.then(|| voter::learned(&settings)) {
+        voters.into_iter().for_each(|voters| settings.adopt_voters(voters));
+    }
+    let code = loop {
+        let runtime = runtime();
+        let (flags, output, guard) = (flags.clone(), output.clone(), guard.clone());
+        let ended = runtime.block_on(start(settings.clone(), flags, hold_at, output, guard));
+        // A signal that comes now is for the next life, which takes it up when it listens again.
+        let _ = SigSet::all().thread_block(); // What can fail is a wrong argument.
+        // Not for as long as a resolver looks for a host that is gone.
+        runtime.shutdown_timeout(THREADS_END_WITHIN);
+        match ended {
+            Ok(Ended::Status(status)) => break status,
+            Ok(Ended::Learned(voters)) => settings.adopt_voters(voters),
+            Err(refused) => {
+                refused.lines().for_each(|line| error!("{line}"));
+                break refused.status();
+            }
+        }
+    };
     output.flush_and_close(log::FLUSH_AT_MOST);
     code
+}
+
+/// Why a node is no more.
+enum Ended {
+    /// For good.
+    Status(u8),
+    /// To begin again, as one that knows who votes.
+    Learned(Vec<Address>),
 }
 
 /// Why a node does not come up.
@@ -103,12 +125,12 @@ async fn start(
     hold_at: Option<usize>,
     output: OutputHandle,
     guard: Option<Arc<Guard>>,
-) -> Result<u8, NotStarted> {
+) -> Result<Ended, NotStarted> {
     // First of all: a container may be stopped before it has become a node.
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
     forward_signals(&sender).map_err(|error| refused(&error))?;
     let prepared = tokio::select! {
-        () = stop_requested(&mut events) => return Ok(status::DONE),
+        () = stop_requested(&mut events) => return Ok(Ended::Status(status::DONE)),
         prepared = prepare(&settings, &flags) => prepared?,
     };
     let Prepared { bearings, lock, on_disk, listener } = prepared;
@@ -138,6 +160,7 @@ async fn start(
         guard,
         others: Mutex::default(),
         preferred: Mutex::default(),
+        learned: Mutex::default(),
         streaming: Mutex::default(),
         synchronous_now: Notify::new(),
         asked: AtomicBool::new(false),
@@ -156,14 +179,21 @@ async fn start(
     });
     let archived = http::Archived::of(&hands.settings, &hands.barman);
     let wishes = http::Wishes::new(&hands.settings, hands.keeper.clone(), sender.clone());
-    let hands_of_the_voter = Arc::clone(&hands);
+    let (hands_of_the_voter, hands_at_the_end) = (Arc::clone(&hands), Arc::clone(&hands));
     let journal = hands.journal.clone();
     let channel = (sender, events);
     let (node, snapshots) = Node::new(hands, bearings, &on_disk, ended_receiver, channel);
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
     tokio::spawn(voter::run(hands_of_the_voter));
     tokio::spawn(http::serve(listener, snapshots, archived, wishes, Some(journal)));
-    Ok(node.run().await)
+    let status = node.run().await;
+    let Hands { learned, layout, postgres, .. } = &*hands_at_the_end;
+    let learned = learned.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(voters) = learned.filter(|_| status == status::DONE) else {
+        return Ok(Ended::Status(status));
+    };
+    voter::keep(&voters, layout, postgres).map_err(|error| refused(&error))?;
+    Ok(Ended::Learned(voters))
 }
 
 /// Who leads is agreed on in etcd, where the settings say so.
@@ -386,5 +416,5 @@ fn forward_signals(events: &mpsc::Sender<Event>) -> std::io::Result<()> {
         });
     }
     // The init half had them held back until now, or an early one would have ended us.
-    Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?)
+    Ok(SigSet::empty().thread_set_mask()?)
 }

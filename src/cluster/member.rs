@@ -37,6 +37,9 @@ pub struct Report {
     /// Of a voter: its etcd has never been part of a majority.
     #[serde(default)]
     pub new_voter: Option<bool>,
+    /// Who votes, as this node's own variables say; empty where they do not.
+    #[serde(default)]
+    pub voters: Vec<Address>,
 }
 
 /// Histories that a person has given up: those after `kept`, up to `up_to`. Hearsay about them keeps

@@ -192,6 +192,7 @@ mod tests {
             instance: host.to_owned(),
             witness: false,
             new_voter: None,
+            voters: Vec::new(),
         };
         let answer = Answer::Report(Box::new(report));
         Sighting { address: host.parse().unwrap(), known: true, proved: true, answer }

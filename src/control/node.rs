@@ -319,6 +319,9 @@ impl Node {
 
     fn looked(&mut self, situation: &Situation) {
         let Phase::Looking(_) = self.phase else { return };
+        if self.learns_who_votes(&situation.sightings) {
+            return;
+        }
         let recognised = scenario::recognise(&self.hands.settings, situation);
         let gives_way = matches!(&recognised, Ok(Decision::Wait(wait)) if wait.gives_way());
         self.say(self.standing_of(&situation.data_directory, gives_way));

@@ -88,6 +88,8 @@ pub struct Hands {
     pub others: Mutex<Vec<Other>>,
     /// For whom commits are to wait, of several: see [`Hands::prefer`].
     pub preferred: Mutex<Option<String>>,
+    /// Who votes, as the master says, where nothing else does: this node is to start again with that.
+    pub learned: Mutex<Option<Vec<Address>>>,
     /// Who streams from this primary, by its own server; looked at several times in a lease.
     pub streaming: Mutex<BTreeSet<String>>,
     /// Whether commits wait for the right standby is to be looked at now.

@@ -28,6 +28,12 @@ impl Settings {
         let control_token =
             input.pgherd_control_token.take().unwrap_or_else(|| token_from(&input.repmgr_password));
 
+        let is_given = |variable: &str| given.iter().any(|given| given.variable == variable);
+        let voters_may_be_learned = input.pgherd_role == NodeKind::Data
+            && !input.repmgr_master.0
+            && input.pgherd_voters.is_none()
+            && !is_given("PGHERD_ETCD_ENDPOINTS")
+            && !is_given("PGHERD_FAILOVER");
         let etcd = quorum::etcd(&mut input);
 
         Settings {
@@ -41,7 +47,7 @@ impl Settings {
                 data_dir: input.postgres_data_dir.0,
                 pgdata: input.pgdata.map(|path| path.0),
                 password: input.postgres_password,
-                password_given: given.iter().any(|given| given.variable == "POSTGRES_PASSWORD"),
+                password_given: is_given("POSTGRES_PASSWORD"),
                 user: input.postgres_user.0,
                 database,
                 initdb_args: input.postgres_initdb_args.0,
@@ -77,6 +83,7 @@ impl Settings {
                 kind: input.pgherd_role,
                 backups: input.pgherd_backups,
                 voters: input.pgherd_voters.map(|voters| voters.0).unwrap_or_default(),
+                voters_may_be_learned,
                 failover: input.pgherd_failover.unwrap_or(Failover::Manual),
                 lease: input.pgherd_lease.0,
                 synchronous: input.pgherd_synchronous.0,

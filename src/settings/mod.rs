@@ -150,6 +150,8 @@ pub struct HerdSettings {
     /// The addresses that vote: three, five, or none. Those given, else the master's and its slaves',
     /// where these can vote. `PGHERD_VOTERS`.
     pub voters: Vec<Address>,
+    /// Nothing says who votes, nor that nobody does: what the master's variables say counts here too.
+    pub voters_may_be_learned: bool,
     /// Who changes the roles when the primary fails. `PGHERD_FAILOVER`.
     pub failover: Failover,
     /// So long a primary may write without renewing its lease; 2 s to 60 s. `PGHERD_LEASE`.
@@ -274,6 +276,12 @@ fn nobody_to_back_up(input: &Input, unread: &[Problem]) -> Option<Problem> {
 }
 
 impl Settings {
+    /// As if `PGHERD_VOTERS` had named these.
+    pub fn adopt_voters(&mut self, voters: Vec<Address>) {
+        self.herd.voters = voters;
+        self.herd.failover = Failover::Quorum;
+    }
+
     /// Every address that the operator gave for a member of the cluster, each once: the master's
     /// first. This node's own may be among them.
     pub fn members(&self) -> Vec<Address> {

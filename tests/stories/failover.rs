@@ -58,6 +58,33 @@ fn a_standby_leads_soon_after_a_primary_was_killed_and_nothing_is_lost() {
     assert!(record.longest_gap() < LEADS_WITHIN, "{:?} without a write", record.longest_gap());
 }
 
+/// The variables of the scenario document, and no other: the slaves' addresses are told to the master only.
+#[test]
+#[ignore = "needs docker: make test"]
+fn a_master_that_is_told_of_two_slaves_and_they_of_it_fail_over_by_themselves() {
+    let cluster = Cluster::with(3, |id, recipe| {
+        let slaves = if id == 1 { "node2,node3" } else { "" };
+        recipe.env("PGHERD_FAILOVER", "").env("REPMGR_SLAVES", slaves)
+    });
+    cluster.begin_voting();
+    let prober = cluster.probe();
+    cluster.kill(1);
+    let mut primary = next(&cluster, 1, Instant::now());
+    prober.await_rows();
+    cluster.start(1);
+    cluster.await_settled(primary);
+    // What a slave was told it knows at its next start, whoever is there.
+    cluster.kill_all();
+    [3, 2].into_iter().for_each(|id| {
+        cluster.start(id);
+    });
+    primary = cluster.await_primary(&[2, 3], Duration::from_secs(60));
+    prober.await_rows();
+    cluster.start(1);
+    cluster.await_settled(primary);
+    prober.end(&cluster, primary, &cluster.others(&[primary]));
+}
+
 #[test]
 #[ignore = "needs docker: make test"]
 fn a_primary_that_is_cut_off_stops_before_another_begins() {

@@ -43,6 +43,9 @@ impl Node {
     }
 
     fn answered(&mut self, seen: &Seen) {
+        if self.learns_who_votes(&seen.sightings) {
+            return;
+        }
         self.unanswered = 0;
         if self.row().state == NodeState::Unreachable {
             info!("postgres answers again");

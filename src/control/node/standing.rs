@@ -56,6 +56,10 @@ impl Node {
             instance: instance.clone(),
             witness: settings.herd.kind == NodeKind::Witness,
             new_voter: voter.as_ref().map(|voter| voter.is_new()),
+            voters: match settings.herd.voters_may_be_learned {
+                true => Vec::new(), // Told by another, who may know better by now.
+                false => settings.herd.voters.clone(),
+            },
         });
     }
 }

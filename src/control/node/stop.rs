@@ -1,17 +1,18 @@
 //! The end of a node.
 
 use super::{Event, Hands, Node, Phase};
-use crate::cluster::NodeState;
+use crate::cluster::{NodeState, Sighting};
 use crate::postgres;
 use crate::service::Shutdown;
 use crate::settings::NodeKind;
 use crate::system::error::chain;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 impl Node {
     pub(super) fn stop_requested(&mut self, how: Shutdown) {
+        *self.hands.learned.lock().unwrap_or_else(PoisonError::into_inner) = None; // For good, then.
         if let Some(how) = self.stops_after.take() {
             warn!("asked to stop again: the lead is not handed over");
             return self.stop(how, 0);
@@ -26,6 +27,28 @@ impl Node {
         }
         info!("stopping");
         self.stop(how, 0);
+    }
+
+    /// Nothing here says who votes, and the master does: this node begins again as one that knows. Says
+    /// whether it is so.
+    pub(super) fn learns_who_votes(&mut self, sightings: &[Sighting]) -> bool {
+        let herd = &self.hands.settings.herd;
+        if !herd.voters_may_be_learned || matches!(self.phase, Phase::Stopping) {
+            return false;
+        }
+        let told = sightings.iter().filter(|one| one.proved).filter_map(Sighting::report);
+        let mut told = told.filter(|report| report.cluster == herd.cluster).map(|one| &one.voters);
+        let told = told.find(|voters| !voters.is_empty() && **voters != herd.voters);
+        let Some(voters) = told.cloned() else { return false };
+        let names: Vec<_> = voters.iter().map(|voter| voter.host.as_str()).collect();
+        info!(
+            "{} vote by the master's variables (PGHERD_VOTERS, REPMGR_SLAVES): this node begins again \
+             as one that knows",
+            names.join(", ")
+        );
+        *self.hands.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(voters);
+        self.stop(Shutdown::Fast, 0);
+        true
     }
 
     pub(super) fn stop(&mut self, how: Shutdown, status: u8) {
