@@ -3,7 +3,7 @@
 //!
 //! `make bench`, or `cargo bench --bench failover`. `BENCH_ROUNDS` (10), `BENCH_ONLY` (some of
 //! `killed,frozen,postmaster,switchover,stop,throughput,idle`), `BENCH_BESIDE` (some of
-//! `pgherd,short,patroni`: who is measured), `BENCH_SECONDS` (10, of each run of pgbench),
+//! `pgherd,short,patroni`: who is measured), `BENCH_SECONDS` (20, of each run of pgbench),
 //! `BENCH_IDLE_SECONDS` (30), `BENCH_DOCKER_OPTIONS`, `PGHERD_IMAGE`, `PGHERD_BINARY` as in `start`.
 //!
 //! One cluster runs at a time: three idle ones beside it would be the noise in what is measured.
@@ -56,37 +56,45 @@ struct Bench {
 impl Bench {
     /// All that needs one cluster after the other.
     fn outages_and_idle(&self) {
+        let is_idle_wanted = |kind: Kind| wanted("idle") && kind != Kind::ShortLease;
+        let is_measured = |kind: &Kind| {
+            is_beside(*kind) && (is_idle_wanted(*kind) || outages::parts_of(*kind).count() > 0)
+        };
+        let kinds: Vec<_> = Kind::ALL.into_iter().filter(is_measured).collect();
+        if kinds.contains(&Kind::Patroni) {
+            self.build_patroni(); // Before minutes are spent on the others.
+        }
         let mut outages = Outages::default();
-        for kind in Kind::ALL.into_iter().filter(|kind| is_beside(*kind)) {
-            let parts: Vec<_> = outages::parts_of(kind).collect();
-            let is_idle_wanted = wanted("idle") && kind != Kind::ShortLease;
-            if parts.is_empty() && !is_idle_wanted {
-                continue;
-            }
+        for kind in kinds {
             let cluster = Cluster::up(self, kind);
-            if is_idle_wanted {
+            if is_idle_wanted(kind) {
                 idle::measure(&cluster);
             }
-            for part in parts {
+            outages::parts_of(kind).for_each(|part| {
                 outages.measure(&cluster, part, self.rounds);
-            }
+            });
         }
         outages.show();
     }
 
+    /// On the image that is measured, so that Postgres and etcd are the same. `BENCH_BESIDE=pgherd,short`
+    /// goes without it.
+    fn build_patroni(&self) {
+        let base = format!("BASE={}", self.image.name);
+        let files = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/failover/patroni");
+        docker(&["build", "-q", "--build-arg", &base, "-t", PATRONI, files]);
+        let label = ["--label", "pgherd.story=1"];
+        let asked = ["--entrypoint", "patroni", PATRONI, "--version"];
+        println!("beside it: {}", docker(&[&["run", "--rm"], &label[..], &asked].concat()));
+    }
+
     /// What the nodes of such a cluster are made of.
     fn image_of(&self, kind: Kind) -> Image {
-        match kind {
-            Kind::Pgherd | Kind::ShortLease => self.image.clone(),
-            Kind::Patroni => {
-                let base = format!("BASE={}", self.image.name);
-                let files = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/failover/patroni");
-                docker(&["build", "-q", "--build-arg", &base, "-t", PATRONI, files]);
-                let mut image = self.image.clone();
-                image.name = PATRONI.to_owned();
-                image
-            }
+        let mut image = self.image.clone();
+        if kind == Kind::Patroni {
+            PATRONI.clone_into(&mut image.name);
         }
+        image
     }
 }
 

@@ -1,6 +1,5 @@
-//! What the prober saw, and what follows from it.
+//! What the prober saw, and what follows from it (`tests/bench_record.rs` tries that it does).
 
-use crate::common::container::PLACES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -42,8 +41,8 @@ impl Record {
     /// Writes that `node` was sent after another had acknowledged one, and took.
     pub(crate) fn taken_after_another(&self, node: usize) -> usize {
         let Some(first) = self.0.iter().find(|write| write.node != node) else { return 0 };
-        let others = self.0.iter().filter(|write| write.node == node);
-        others.filter(|write| write.sent > first.acknowledged).count()
+        let own = self.0.iter().filter(|write| write.node == node);
+        own.filter(|write| write.sent > first.acknowledged).count()
     }
 
     /// Acknowledged and not among these.
@@ -66,9 +65,10 @@ impl Record {
             *entry = (entry.0.min(write.acknowledged), entry.1.max(write.sent));
         }
         let reigns: Vec<_> = reigns.into_iter().collect();
+        // If two overlap that are not neighbours, one of them overlaps what is between them.
         let pairs = reigns.iter().zip(reigns.iter().skip(1));
         let wrong = pairs.filter_map(|(((timeline, node), before), ((next, other), after))| {
-            let (node, other) = (PLACES[*node].name, PLACES[*other].name);
+            let (node, other) = (format!("node{}", node + 1), format!("node{}", other + 1));
             if timeline == next {
                 return Some(format!("{node} and {other} both wrote on timeline {timeline}"));
             }

@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, Kind};
 use crate::common::container::{Container, PASSWORD, PLACES, STREAMS, docker, serves};
 use crate::common::number;
 use crate::common::numbers::{Sample, aim, table};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 const NAMES: [&str; 2] = ["pgherd", "postgres alone, same data"];
@@ -20,10 +21,11 @@ pub(crate) fn measure(bench: &Bench) {
     let cluster = Cluster::up(bench, Kind::Pgherd);
     let mut primary = cluster.await_rest();
     pgbench(&cluster.nodes[primary], &["-i", "-q", "-s", SCALE]);
-    let seconds = number("BENCH_SECONDS", 10);
+    let seconds = number("BENCH_SECONDS", 20);
     let mut samples = NAMES.map(|name| (name, Sample::default()));
     let mut ratios = Sample::default();
     let mut bare = None;
+    let mut settings = [String::new(), String::new()];
     for round in 0..bench.rounds {
         let mut both = [f64::NAN; 2];
         for at in [round % 2, 1 - round % 2] {
@@ -32,15 +34,20 @@ pub(crate) fn measure(bench: &Bench) {
                     cluster.nodes.iter().for_each(Container::start);
                     primary = cluster.await_rest();
                 }
+                settings[0] = settings_of(&cluster.nodes[primary]);
                 transactions(&cluster.nodes[primary], seconds)
             } else {
                 let bare = bare.get_or_insert_with(|| Bare::instead_of(&cluster, primary));
+                settings[1] = settings_of(&bare.nodes[0]);
                 transactions(&bare.nodes[0], seconds)
             };
             println!("  {}: {:.0} transactions per second", NAMES[at], both[at]);
             samples[at].1.add(both[at]);
         }
         ratios.add(both[0] / both[1] * 1000.0);
+        let [ours, theirs] = settings.each_ref().map(|all| all.lines().collect::<BTreeSet<_>>());
+        let differ: Vec<_> = ours.symmetric_difference(&theirs).collect();
+        assert!(differ.is_empty(), "not the same servers: {differ:?}");
     }
     table("pgbench, one synchronous standby, transactions per second", NAMES[1], &samples);
     println!("  {:<38} {ratios} ‰", "round by round, pgherd of bare");
@@ -96,6 +103,11 @@ impl Drop for Bare {
         // SIGTERM for a wait until all clients have gone.
         self.nodes.iter().for_each(|node| node.stop("INT"));
     }
+}
+
+/// All that a server is set to.
+fn settings_of(primary: &Container) -> String {
+    primary.sql("SELECT name || ' = ' || setting FROM pg_settings ORDER BY 1")
 }
 
 /// Per second, after a while of warming up.
