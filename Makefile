@@ -31,8 +31,8 @@ soak: image ## half an hour of all that can happen to a node, at random; PGHERD_
 	PGHERD_IMAGE=pgherd:$(PG) PGHERD_SOAK_MINUTES=$${PGHERD_SOAK_MINUTES:-30} \
 	  cargo test --locked --test stories -- --ignored --nocapture soak
 
-bench: image ## time to the first query and to streaming, memory, CPU; BENCH_BIG=1: with 4 GB, too
-	cargo bench --locked --bench start
+bench: image ## starts beside bare Postgres, failover beside Patroni; BENCH_ONLY=killed,idle,…, BENCH_ROUNDS=10
+	cargo bench --locked --bench start --bench failover
 
 lint: ## formatting, clippy, the shell scripts
 	cargo fmt --check

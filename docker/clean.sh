@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Removes what make and the stories made, by the labels that they give: containers, networks, volumes with
-# their data; then the images that docker/*.sh made. A container takes over its image's labels, so the
-# image's own label (pgherd=1) says nothing about whose a container is.
+# Removes what make, the stories and the benches made, by the labels that they give: containers, networks,
+# volumes with their data; then the images that docker/*.sh and the benches made. A container takes over its
+# image's labels, so the image's own label (pgherd=1) says nothing about whose a container is.
 set -euo pipefail
 
 remove() { # KIND NAME...: what is still in use stays, and docker says why
@@ -25,7 +25,7 @@ done
 # By our own names, and the nameless ones that a broken-off build leaves: an image that somebody built on
 # top of ours has the label too. A debian:*-slim without it was pulled, not made here.
 ours=()
-for image in pgherd:17 pgherd:15 pgherd-build debian:trixie-slim debian:bookworm-slim; do
+for image in pgherd:17 pgherd:15 pgherd-build pgherd-patroni debian:trixie-slim debian:bookworm-slim; do
   [ -z "$(docker image ls -q --filter label=pgherd=1 "$image")" ] || ours+=("$image")
 done
 mapfile -t -O "${#ours[@]}" ours < <(docker image ls -q --filter label=pgherd=1 --filter dangling=true)

@@ -7,15 +7,17 @@
 //! `BENCH_DOCKER_OPTIONS` (for every container, such as `--cpu-shares=100000` on a busy machine);
 //! `PGHERD_IMAGE` (pgherd:17) and `PGHERD_BINARY` (the image's own) as in the stories.
 
-mod container;
-mod numbers;
-mod process;
+#[path = "../common/mod.rs"]
+mod common;
 mod slave;
+mod started;
 mod steps;
 
-use container::{Container, NODE1, Network, PASSWORD, Place, docker, serves};
-use numbers::{Sample, aim, table};
-use process::{cpu_ms, halves, memory};
+use common::container::{Container, Network, PASSWORD, PLACES, Place, docker, serves};
+use common::image::Image;
+use common::numbers::{Sample, aim, table};
+use common::process::{cpu_ms, halves, memory, settle};
+use common::{number, setting, wanted};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
@@ -24,22 +26,19 @@ const BARE: &str = include_str!("bare.sh");
 /// Where scripts of ours keep the cluster, on the image's volume.
 const PGDATA: &str = "/var/lib/postgresql/bench";
 const ORPHANS: u32 = 10_000;
+const NODE1: Place = PLACES[0];
+const NODE2: Place = PLACES[1];
 
 fn main() {
     let bench = Bench {
-        image: setting("PGHERD_IMAGE").unwrap_or_else(|| "pgherd:17".to_owned()),
-        binary: setting("PGHERD_BINARY"),
-        options: setting("BENCH_DOCKER_OPTIONS").unwrap_or_default(),
+        image: Image::of_settings(),
         big: setting("BENCH_BIG").is_some(),
         network: Network::new(),
         runtime: Builder::new_current_thread().enable_all().build().expect("epoll"),
     };
-    let rounds = setting("BENCH_ROUNDS").map_or(10, |text| text.parse().expect("a number"));
-    let idle = setting("BENCH_IDLE_SECONDS").map_or(30, |text| text.parse().expect("a number"));
-    println!("{}, {rounds} rounds: median ± median deviation (min–max), ratio", bench.image);
-    let only = setting("BENCH_ONLY");
-    let wanted =
-        |part: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == part));
+    let rounds = number("BENCH_ROUNDS", 10) as usize;
+    let idle = number("BENCH_IDLE_SECONDS", 30).into();
+    println!("{}, {rounds} rounds: median ± median deviation (min–max), ratio", bench.image.name);
     if wanted("first-start") {
         bench.first_starts(rounds);
     }
@@ -58,15 +57,8 @@ fn main() {
     bench.slaves(rounds, wanted);
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bench's own settings")]
-fn setting(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 struct Bench {
-    image: String,
-    binary: Option<String>,
-    options: String,
+    image: Image,
     big: bool,
     network: Network,
     runtime: Runtime,
@@ -80,14 +72,8 @@ impl Bench {
 
     fn container_at(&self, place: Place, options: &[&str], command: &[&str]) -> Container {
         let password = format!("POSTGRES_PASSWORD={PASSWORD}");
-        let mount = self.binary.as_ref().map(|path| format!("{path}:/usr/local/bin/pgherd:ro"));
-        let mut args = vec!["-e", &password, "-e", "POSTGRES_DB=app"];
-        args.extend(mount.iter().flat_map(|mount| ["-v", mount.as_str()]));
-        args.extend(self.options.split_whitespace());
-        args.extend(options);
-        args.push(&self.image);
-        args.extend(command);
-        Container::create(&self.network, place, &args)
+        let own = ["-e", &password, "-e", "POSTGRES_DB=app"];
+        self.image.container(&self.network, place, &[&own, options].concat(), command)
     }
 
     /// A container that runs a script of ours instead of pgherd.
@@ -103,11 +89,7 @@ impl Bench {
 
     /// Nothing but postgres, on a data directory that is there.
     fn alone(&self, place: Place, pgdata: &str, options: &[&str]) -> Container {
-        let pgdata = format!("PGDATA={pgdata}");
-        let own = ["-e", &pgdata, "--entrypoint", "setpriv", "--no-healthcheck"];
-        let command = ["--reuid=postgres", "--regid=postgres", "--init-groups", "postgres"];
-        let flags = ["-c", "listen_addresses=*"];
-        self.container_at(place, &[&own, options].concat(), &[&command[..], &flags].concat())
+        self.image.alone(&self.network, place, pgdata, options, &[])
     }
 
     fn first_starts(&self, rounds: usize) {
@@ -200,7 +182,7 @@ impl Bench {
             "--no-healthcheck",
             "--entrypoint",
         ];
-        docker(&[&fixed[..], &command[..1], &[&self.image], &command[1..]].concat())
+        docker(&[&fixed[..], &command[..1], &[&self.image.name], &command[1..]].concat())
     }
 
     fn orphans(&self, rounds: usize) {
@@ -221,17 +203,5 @@ impl Bench {
             docker(&["rm", "-f", "-v", &tini]);
         }
         table(&format!("{ORPHANS} orphans made and reaped, ms"), "tini", &samples);
-    }
-}
-
-/// Waits until the processes have used no CPU to speak of for a second.
-fn settle(pids: &[u32]) {
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(20) {
-        let before = cpu_ms(pids);
-        std::thread::park_timeout(Duration::from_secs(1));
-        if cpu_ms(pids) - before < 5.0 {
-            return;
-        }
     }
 }

@@ -1,10 +1,10 @@
 //! What a slave's starts cost beside the least that makes one: of the same image, over the same network,
 //! from the same master, in the same run.
 
-use crate::Bench;
-use crate::container::{Container, NODE1, NODE2, PASSWORD, STREAMS, docker, serves};
-use crate::numbers::{Sample, aim, table};
+use crate::common::container::{Container, PASSWORD, STREAMS, docker, serves};
+use crate::common::numbers::{Sample, aim, table};
 use crate::steps::Steps;
+use crate::{Bench, NODE1, NODE2};
 use std::time::{Duration, Instant};
 
 const BARE: &str = include_str!("slave.sh");

@@ -1,8 +1,8 @@
 //! Where the time goes: pgherd's own account, which it gives where `PGHERD_LOG=debug`.
 
 use crate::Bench;
-use crate::container::{Container, serves};
-use crate::numbers::Sample;
+use crate::common::container::{Container, serves};
+use crate::common::numbers::Sample;
 use std::time::{Duration, Instant};
 
 /// The last step of every start that is looked at here.

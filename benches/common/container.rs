@@ -1,8 +1,7 @@
 //! Containers in a network of the bench's own, so that their address is known before they start.
 
-use crate::process::received;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
@@ -19,11 +18,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) name: &'static str,
-    address: &'static str,
+    pub(crate) address: &'static str,
 }
 
-pub(crate) const NODE1: Place = Place { name: "node1", address: "10.213.77.10" };
-pub(crate) const NODE2: Place = Place { name: "node2", address: "10.213.77.11" };
+/// As many as a cluster has at most.
+pub(crate) const PLACES: [Place; 3] = [
+    Place { name: "node1", address: "10.213.77.10" },
+    Place { name: "node2", address: "10.213.77.11" },
+    Place { name: "node3", address: "10.213.77.12" },
+];
 
 /// What a server is asked until it answers with a row.
 #[derive(Clone, Copy, Debug)]
@@ -93,26 +96,13 @@ impl Container {
         docker(&["start", &self.id]);
     }
 
-    /// From the start of its first process to the first answer over TCP, in ms.
-    pub(crate) fn start_to(&self, runtime: &Runtime, question: Question<'_>) -> f64 {
-        self.start();
-        self.await_answer(runtime, question);
-        let answered = seconds_of_the_day();
-        let started = parse_seconds_of_the_day(&self.inspect("{{.State.StartedAt}}"));
-        (answered - started).rem_euclid(86_400.0) * 1e3
-    }
-
+    /// Waits until it answers with a row; panics with its log if it ends before.
     pub(crate) fn await_answer(&self, runtime: &Runtime, question: Question<'_>) {
         let began = Instant::now();
         while !runtime.block_on(answers(self.place.address, question)) {
             let ended = self.inspect("{{.State.Running}}") == "false";
             assert!(!ended && began.elapsed() < PATIENCE, "it does not serve: {}", self.log());
         }
-    }
-
-    /// What came in over its network since it was started.
-    pub(crate) fn bytes_received(&self) -> f64 {
-        received(self.pid())
     }
 
     /// Stops it in order, Postgres' fast way, whoever is its first process.
@@ -135,7 +125,7 @@ impl Container {
         docker(&[&psql[..], &["-d", "postgres", "-c", statements]].concat())
     }
 
-    fn inspect(&self, format: &str) -> String {
+    pub(crate) fn inspect(&self, format: &str) -> String {
         docker(&["inspect", "-f", format, &self.id])
     }
 }
@@ -173,6 +163,7 @@ async fn answers(address: &str, question: Question<'_>) -> bool {
     answered
 }
 
+/// Ends with its client.
 type Connection = tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>;
 
 async fn connect(
@@ -184,15 +175,4 @@ async fn connect(
     let (client, connection) =
         config.connect_timeout(Duration::from_secs(1)).connect(NoTls).await?;
     Ok((client, tokio::spawn(connection)))
-}
-
-fn seconds_of_the_day() -> f64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    now.as_secs_f64() % 86_400.0
-}
-
-/// Of docker's `2026-11-20T20:02:38.887860123Z`.
-fn parse_seconds_of_the_day(time: &str) -> f64 {
-    let clock = time.split('T').nth(1).unwrap_or_default().trim_end_matches('Z');
-    clock.split(':').fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().unwrap_or(f64::NAN))
 }

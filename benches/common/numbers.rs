@@ -37,13 +37,15 @@ impl fmt::Display for Sample {
     }
 }
 
-/// A row a contestant; ratios are to `reference`.
+/// A row a contestant; ratios are to `reference`, where that was measured.
 pub(crate) fn table(title: &str, reference: &str, rows: &[(&str, Sample)]) {
     println!("\n{title}");
     let reference = rows.iter().find(|(name, _)| *name == reference).map(|(_, one)| one.median());
     for (name, sample) in rows {
-        let ratio = sample.median() / reference.unwrap_or(f64::NAN);
-        println!("  {name:<38} {sample:<28} {ratio:>6.2} ×");
+        let ratio = reference.map(|reference| format!("{:>6.2} ×", sample.median() / reference));
+        // Shown first: a width would be the numbers', each for itself.
+        let shown = sample.to_string();
+        println!("  {name:<38} {shown:<30} {}", ratio.unwrap_or_default());
     }
 }
 

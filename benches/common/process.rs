@@ -1,6 +1,7 @@
 //! What the kernel says of processes in containers, read from the host.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 /// KiB.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,15 +36,6 @@ pub(crate) fn memory(pids: &[u32]) -> Memory {
     all
 }
 
-/// Bytes that came into the process' network namespace, but for what it sent itself.
-pub(crate) fn received(pid: u32) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
-    // Two lines of heads; then a name, a colon, and bytes received first.
-    let devices = text.lines().skip(2).filter_map(|line| line.split_once(':'));
-    let others = devices.filter(|(name, _)| name.trim() != "lo");
-    others.filter_map(|(_, rest)| rest.split_whitespace().next()?.parse::<f64>().ok()).sum()
-}
-
 /// CPU time used so far, in ms. The scheduler counts nanoseconds for each thread that lives; the
 /// process' own count has 10 ms steps and those that ended. The truth is the larger one.
 pub(crate) fn cpu_ms(pids: &[u32]) -> f64 {
@@ -65,4 +57,16 @@ fn process_ms(pid: u32) -> f64 {
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split(' ').collect();
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
     (ticks(12).unwrap_or_default() + ticks(13).unwrap_or_default()) * 10.0
+}
+
+/// Waits until the processes have used no CPU to speak of for a second.
+pub(crate) fn settle(pids: &[u32]) {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        let before = cpu_ms(pids);
+        std::thread::park_timeout(Duration::from_secs(1));
+        if cpu_ms(pids) - before < 5.0 {
+            return;
+        }
+    }
 }
