@@ -3,14 +3,16 @@
 mod archive;
 mod catalog;
 mod fetch;
+mod generation;
 mod jobs;
 mod primary;
 mod remote;
 
 pub use archive::{Archive, Backup, NoBackup, Wal};
-pub use fetch::{FetchError, fetch_wal, is_left_behind, write_sources};
+pub use fetch::{FetchError, fetch_wal, is_left_behind, write_restore_source, write_sources};
+pub use generation::{archives, backup_directory, begin_archive};
 pub use jobs::{JobError, backup, cron};
-pub use remote::{CopyError, Offer, Offers, has_wal, latest_backups};
+pub use remote::{CopyError, Offer, Offers, archives_at, backup_at, has_wal, latest_backups};
 
 use crate::cluster::Address;
 use crate::layout::Layout;
@@ -18,7 +20,7 @@ use crate::settings::{NodeKind, Secret, Settings};
 use crate::system::account::Account;
 use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
 use askama::Template;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How long the primary may take to answer barman.
 const CONNECT_TIMEOUT_S: u32 = 5;
@@ -103,11 +105,6 @@ fn where_the_primary_is(settings: &Settings, own: &Address) -> String {
             format!("host={hosts} port={ports} target_session_attrs=read-write")
         }
     }
-}
-
-/// Where this cluster's backups and WAL are.
-pub fn backup_directory(settings: &Settings) -> PathBuf {
-    settings.barman.backup_dir.join(&settings.herd.cluster)
 }
 
 /// The system identifier of the cluster whose backups are in `directory`, if barman has noted

@@ -193,6 +193,9 @@ struct Fetch {
     /// Not of a timeline that the newest history known here has left behind by then
     #[arg(long)]
     following: bool,
+    /// From what this node is restored from
+    #[arg(long)]
+    restoring: bool,
     /// End the recovery where it cannot be told whether somebody has it
     #[arg(long)]
     sure: bool,
@@ -381,13 +384,13 @@ fn barman(job: Barman) -> u8 {
 /// Postgres takes 1 to 125 for "there is none": a standby then asks its primary and comes back,
 /// and a recovery without one ends there. More than that ends the server (the manual on
 /// `restore_command`), which is right where an end too early would be worse.
-fn fetch_wal(Fetch { partial, following, sure, name, path }: &Fetch) -> u8 {
+fn fetch_wal(Fetch { partial, following, restoring, sure, name, path }: &Fetch) -> u8 {
     const ENDS_THE_RECOVERY: u8 = 255;
     let pg_wal = path.parent().filter(|_| *following);
     if pg_wal.is_some_and(|pg_wal| crate::barman::is_left_behind(pg_wal, name)) {
         return status::FAILED;
     }
-    let sources = layout::archive_sources();
+    let sources = if *restoring { layout::restore_source() } else { layout::archive_sources() };
     match block_on(crate::barman::fetch_wal(&sources, name, path, *partial)) {
         Ok(true) => status::DONE,
         Ok(false) => status::FAILED, // Without a word: Postgres asks for many that never were.

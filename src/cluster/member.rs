@@ -76,6 +76,8 @@ pub enum NodeState {
     Starting,
     /// It copies another node's cluster.
     Cloning,
+    /// It brings a backup back.
+    Restoring,
     /// It serves, or keeps backups.
     Running,
     /// It replays what it has missed.
@@ -162,6 +164,7 @@ impl fmt::Display for NodeState {
         f.write_str(match self {
             NodeState::Starting => "starting",
             NodeState::Cloning => "cloning",
+            NodeState::Restoring => "restoring",
             NodeState::Running => "running",
             NodeState::CatchingUp => "catching-up",
             NodeState::Rewinding => "rewinding",

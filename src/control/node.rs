@@ -360,7 +360,7 @@ impl Node {
         let Hands { settings, layout, .. } = &*self.hands;
         let plan = scenario::plan(settings, layout, self.bearings.means, scenario.clone());
         match &scenario {
-            Scenario::PrimaryFirstStart { .. } => {
+            Scenario::PrimaryFirstStart { .. } | Scenario::Restore { .. } => {
                 self.say(Standing::Preparing { role: Role::Primary });
             }
             Scenario::StandbyFirstStart { .. } => {
@@ -404,6 +404,7 @@ impl Node {
             row.state = match progress.activity {
                 Activity::Starting => NodeState::Starting,
                 Activity::Cloning => NodeState::Cloning,
+                Activity::Restoring => NodeState::Restoring,
                 Activity::Rewinding => NodeState::Rewinding,
                 Activity::CatchingUp => NodeState::CatchingUp,
                 Activity::Promoting => NodeState::Promoting,

@@ -1,5 +1,6 @@
 //! PostgreSQL: one function for each thing asked of its programs, and their output parsed here.
 
+pub mod brought_back;
 pub mod conf;
 pub mod conninfo;
 pub mod copy;
@@ -387,9 +388,11 @@ pub fn newest_received(pgdata: &Path, account: &Account) -> Timeline {
 }
 
 /// What the primary's limits were when a standby in `pgdata` last heard of them: it does not start
-/// with less ("hot standby" in the manual). Empty for a primary, and where they cannot be read.
+/// with less ("hot standby" in the manual), nor does a backup that recovers. Empty for a primary, and
+/// where they cannot be read.
 pub async fn limits(bin: &Path, pgdata: &Path, account: &Account) -> conf::Limits {
-    if !acting_as(account, || pgdata.join("standby.signal").exists()) {
+    let signals = ["standby.signal", "recovery.signal"];
+    if !acting_as(account, || signals.iter().any(|signal| pgdata.join(signal).exists())) {
         return conf::Limits::new();
     }
     let program = Program::new(bin.join("pg_controldata")).account(account).env("LC_ALL", "C");

@@ -5,7 +5,7 @@ use super::source::Given;
 use super::values::{Failover, HostAuthMethod, NodeKind, TOOL_ROLES};
 use super::{
     BarmanSettings, HerdSettings, Listing, PostgresSettings, RepmgrSettings, Secret, Settings,
-    quorum,
+    quorum, restore,
 };
 use crate::cluster::Role;
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,6 +20,8 @@ impl Settings {
         let method = input.postgres_host_auth_method.as_ref();
         warnings.extend(method.and_then(HostAuthMethod::warning).map(str::to_owned));
 
+        warnings.extend(restore::warning(&input));
+
         let listing = Listing::new(&input, given);
         let derived = input.pgherd_control_token.is_none();
         let default_passwords = default_passwords(&input);
@@ -28,12 +30,14 @@ impl Settings {
             input.pgherd_control_token.take().unwrap_or_else(|| token_from(&input.repmgr_password));
 
         let etcd = quorum::etcd(&mut input);
+        let restore = restore::meant(&mut input, &control_token);
 
         Settings {
             warnings,
             not_yet,
             default_passwords,
             listing,
+            restore,
             postgres: PostgresSettings {
                 port: input.postgres_port.0,
                 technical_port: input.postgres_technical_port.0,
@@ -106,7 +110,7 @@ fn token_from(password: &Secret) -> Secret {
 fn has_effect(variable: &str, input: &Input) -> bool {
     match variable {
         "PGHERD_FAILOVER" => input.pgherd_failover != Some(Failover::Eager),
-        _ => !variable.starts_with("RESTORE_"),
+        _ => true,
     }
 }
 

@@ -107,6 +107,7 @@ impl Beginning {
             ports_in_use: Vec::new(),
             mounted_elsewhere: None,
             backups_of: None,
+            kept: pgherd::scenario::Kept::default(),
             ourselves: Ourselves {
                 address: address(node),
                 newest: None,

@@ -63,6 +63,7 @@ pub(crate) fn situation(
         ports_in_use: Vec::new(),
         mounted_elsewhere: None,
         backups_of: None,
+        kept: pgherd::scenario::Kept::default(),
         ourselves: Ourselves {
             address: address(node),
             newest: Some(Timeline(newest.into())),
