@@ -58,28 +58,29 @@ pub(super) fn value<'a>(info: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// Postgres' own, unless a cluster was made with another.
-const SEGMENT_BYTES: u64 = 16 << 20;
+pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// What barman keeps in `directory`, a cluster's own. Oldest backup first; only those that are complete.
 pub(super) fn archive(directory: &Path) -> Archive {
     let done = backups(directory).into_iter().filter(|(_, (status, _))| *status == Status::Done);
     let infos = done.filter_map(|(id, _)| Some((info(directory, &id)?, id)));
     let infos: Vec<_> = infos.collect();
-    let segment_bytes = infos.iter().filter_map(|(info, _)| {
+    let mut segment_bytes = infos.iter().rev().filter_map(|(info, _)| {
         let bytes: u64 = value(info, "xlog_segment_size")?.parse().ok()?;
         bytes.is_power_of_two().then_some(bytes)
     });
-    let segment_bytes = segment_bytes.last().unwrap_or(SEGMENT_BYTES);
+    let segment_bytes = segment_bytes.next().unwrap_or(SEGMENT_BYTES);
     let found = infos.into_iter().filter_map(|(info, id)| backup(directory, id, &info)).collect();
     let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut archive = Archive { name, backups: found, histories: Vec::new(), ends: Vec::new() };
     let mut ends: BTreeMap<Timeline, Lsn> = BTreeMap::new();
     let (wals, streaming) = (directory.join("wals"), directory.join("streaming"));
+    let aside = directory.join(super::left_behind::DIRECTORY);
     let last_of = |directory: &Path| names(directory).filter(|name| name.len() >= 24).max();
     // A directory for each 4 GB of a timeline: its last file is all that counts.
     let kept = names(&wals).filter(|name| name.len() == 16);
     let kept = kept.filter_map(|hundred| last_of(&wals.join(hundred)));
-    for name in kept.chain(names(&streaming)) {
+    for name in kept.chain(names(&streaming)).chain(names(&aside)) {
         let whole = name.strip_suffix(".partial").unwrap_or(&name);
         if let Some((timeline, end)) = end_of_wal_file(whole, segment_bytes) {
             let known = ends.entry(timeline).or_default();
@@ -127,7 +128,7 @@ fn backup(directory: &Path, id: String, info: &str) -> Option<Backup> {
     })
 }
 
-fn names(directory: &Path) -> impl Iterator<Item = String> {
+pub(super) fn names(directory: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }

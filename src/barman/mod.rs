@@ -5,6 +5,7 @@ mod catalog;
 mod fetch;
 mod generation;
 mod jobs;
+mod left_behind;
 mod primary;
 mod remote;
 
@@ -24,6 +25,11 @@ use std::path::Path;
 
 /// How long the primary may take to answer barman.
 const CONNECT_TIMEOUT_S: u32 = 5;
+
+/// A host that is gone without a word: without these, what waits for it waits for hours, and does not ask
+/// for whoever leads by then.
+const GONE: &str =
+    "keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=30000";
 
 #[derive(Template)]
 #[template(path = "conf/barman-global.conf", escape = "none")]
@@ -71,7 +77,7 @@ pub fn write_conf(
     let primary = where_the_primary_is(settings, own);
     let conninfo = |user: &str| {
         format!(
-            "{primary} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} passfile={}",
+            "{primary} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} {GONE} passfile={}",
             layout.barman_passfile.display()
         )
     };

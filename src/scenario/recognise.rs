@@ -91,12 +91,9 @@ fn first_start(settings: &Settings, situation: &Situation) -> Decision {
     match (settings.repmgr.first_role, situation.leader()) {
         (Role::Standby, _) | (Role::Primary, Ok(Some(_))) => join,
         (Role::Primary, Ok(None)) if restores_instead(settings, situation) => {
-            match &situation.lead {
-                Lead::Held { holder, timeline, .. } if !situation.ourselves.leads_alone => {
-                    let holder = holder.clone();
-                    Decision::Wait(Wait::RestoreBesideRecord { holder, timeline: *timeline })
-                }
-                _ => Decision::Begin(Scenario::PrimaryFirstStart { begun_anew }),
+            match situation.beside_the_record() {
+                Some(wait) => Decision::Wait(wait),
+                None => Decision::Begin(Scenario::PrimaryFirstStart { begun_anew }),
             }
         }
         // There is, or was, a cluster: whoever has its data leads.
@@ -117,7 +114,7 @@ fn first_start(settings: &Settings, situation: &Situation) -> Decision {
 fn restores_instead(settings: &Settings, situation: &Situation) -> bool {
     settings.restore.is_some()
         && matches!(situation.lead, Lead::Held { .. })
-        && situation.reports().all(|(_, report)| report.newest().is_none())
+        && situation.reports().all(|(_, report)| report.position().is_none())
 }
 
 /// The backup that serves is chosen before anything is touched, and there is room for it.
@@ -150,11 +147,17 @@ fn restored(
 /// nobody begins, and is seen `Preparing` by the other from then on.
 fn in_the_way_of_a_first_start(settings: &Settings, situation: &Situation) -> Option<Wait> {
     let reports = || situation.reports();
-    let has_a_cluster = |report: &Report| report.newest().is_some();
+    // Who asks for a restore names the history that is to go on, and knows that there were others: only
+    // data is in the way of that, not what somebody remembers.
+    let restores = settings.restore.is_some();
+    let has_a_cluster = |report: &Report| match restores {
+        true => report.position().is_some(),
+        false => report.newest().is_some(),
+    };
     if let Some((address, _)) = reports().find(|(_, report)| has_a_cluster(report)) {
         return Some(Wait::NobodyLeads { address: address.clone() });
     }
-    if situation.ourselves.had_members {
+    if situation.ourselves.had_members && !restores {
         return Some(Wait::DataMissing { pgdata: situation.pgdata.clone() });
     }
     let makes = |report: &Report| report.standing == Standing::Preparing { role: Role::Primary };

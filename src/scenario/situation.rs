@@ -226,6 +226,13 @@ impl Situation {
         }
     }
 
+    /// Who led by the record, unless a person has said that this is over.
+    pub(super) fn beside_the_record(&self) -> Option<Wait> {
+        let Lead::Held { holder, timeline, .. } = &self.lead else { return None };
+        let wait = Wait::RestoreBesideRecord { holder: holder.clone(), timeline: *timeline };
+        (!self.ourselves.leads_alone).then_some(wait)
+    }
+
     /// All of the backup fits, and what is replayed on top of it.
     pub(super) fn has_room_for(&self, restore: &Restore) -> Result<(), Refusal> {
         let needed_mib = restore.needs_mib();

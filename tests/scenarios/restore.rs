@@ -1,9 +1,9 @@
 //! "Restore DB from backup": which backup serves what is asked for, and what is refused before anything is
 //! touched.
 
-use crate::sightings::leads;
+use crate::sightings::{heard_of, leads, says, serves};
 use crate::{FIRST_START, fine, read};
-use pgherd::cluster::{Archive, Backup, History, Lsn, Moment, SystemId, Timeline};
+use pgherd::cluster::{Archive, Backup, History, Lsn, Moment, Role, Standing, SystemId, Timeline};
 use pgherd::scenario::{
     self, DataDirectory, Decision, Kept, KeptBy, Lead, Ourselves, Restore, Scenario, Situation,
     Wait,
@@ -203,6 +203,13 @@ fn a_restore_begins_where_a_first_start_would_and_nowhere_else() {
     let slave = asked(&[("REPMGR_MASTER", "false")], &there());
     assert_eq!(slave, Ok(Decision::Begin(Scenario::StandbyFirstStart { begun_anew: false })));
     assert_eq!(scenario::recognise(&read(&[]), &there()), Ok(Decision::Begin(FIRST_START)));
+    // The node that keeps the backups remembers what was; data is what would be lost.
+    let remembers = heard_of(4, says("backup", Standing::NoData));
+    let remembered = begins(&Situation { sightings: vec![remembers], ..there() });
+    assert!(matches!(remembered, Scenario::Restore { .. }), "{remembered:?}");
+    let standby = serves("node2", Role::Standby, 3);
+    let waits = asked(&[], &Situation { sightings: vec![standby], ..there() });
+    assert!(matches!(waits, Ok(Decision::Wait(Wait::NobodyLeads { .. }))), "{waits:?}");
     // Whoever keeps backups may be about to start.
     let unclear = vec!["backup:8008 (refused)".to_owned()];
     let silent = Situation { kept: Kept { unclear, asked: true, ..Kept::default() }, ..fine() };

@@ -20,6 +20,8 @@ mod master_replaced;
 mod members;
 mod official_image;
 mod one_writer;
+mod restored;
+mod restored_cluster;
 mod secrets;
 mod slave_first_start;
 mod slave_goes_on;
