@@ -103,14 +103,17 @@ impl Archive {
             false => directory.join("wals").join(&name[..16]).join(name),
         };
         let streaming = directory.join("streaming");
-        let partial = with_partial.then(|| streaming.join(format!("{name}.partial")));
+        let part = format!("{name}.partial");
+        // barman archives the last one of a timeline so, where the next one begins in the midst of it.
+        let partial = [streaming.join(&part), wals.with_file_name(&part)];
+        let partial = partial.iter().filter(|_| with_partial);
         // Of a history that was left behind: nobody who follows a primary asks for that.
         let aside = directory.join(super::left_behind::DIRECTORY);
-        let aside = [aside.join(name), aside.join(format!("{name}.partial"))];
+        let aside = [aside.join(name), aside.join(&part)];
         let aside = aside.iter().filter(|_| with_partial);
         // A complete one moves from `streaming` to `wals`, and may do so between two looks.
         let places = [wals.clone(), streaming.join(name), wals];
-        for path in places.iter().chain(&partial).chain(aside) {
+        for path in places.iter().chain(partial).chain(aside) {
             let opened = acting_as(&self.account, || {
                 OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(path)
             });

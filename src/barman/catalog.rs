@@ -57,6 +57,15 @@ pub(super) fn value<'a>(info: &'a str, key: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
 }
 
+/// Where the base backup's files go that is being taken, if one is: its `backup.info` says neither that it
+/// is done nor that it failed.
+pub(super) fn running(directory: &Path) -> Option<PathBuf> {
+    let (id, path) = infos(directory).max()?;
+    let info = fs::read_to_string(path).ok()?;
+    let is_running = matches!(value(&info, "status"), Some("EMPTY" | "STARTED"));
+    is_running.then(|| directory.join("base").join(id).join("data"))
+}
+
 /// Postgres' own, unless a cluster was made with another.
 pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
 

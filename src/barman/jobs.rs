@@ -106,8 +106,9 @@ pub async fn cron(conf: &Path) -> Result<(), JobError> {
 }
 
 /// Takes a base backup and sees to it that the WAL which it needs is archived.
-pub async fn backup(conf: &Path) -> Result<(), JobError> {
-    Server::read(conf)?.backup().await
+/// A person may have called it something.
+pub async fn backup(conf: &Path, name: Option<&str>) -> Result<(), JobError> {
+    Server::read(conf)?.backup(name).await
 }
 
 /// What a job needs of barman's configuration.
@@ -189,14 +190,16 @@ impl Server {
             }
             // barman refuses to begin before it has one WAL file in its archive.
             self.archive_present_wal().await?;
-            return self.backup().await;
+            return self.backup(None).await;
         }
         self.archive_present_wal().await?;
         self.settle().await
     }
 
-    async fn backup(&self) -> Result<(), JobError> {
-        let taken = barman(["backup", "--immediate-checkpoint", &self.name]);
+    async fn backup(&self, name: Option<&str>) -> Result<(), JobError> {
+        let taken = barman(["backup", "--immediate-checkpoint"]);
+        let taken = name.into_iter().fold(taken, |taken, name| taken.args(["--name", name]));
+        let taken = taken.arg(&self.name);
         let output = taken.output(BACKUP_AT_MOST).await?;
         output.text().lines().for_each(|line| info!("{line}"));
         self.archive_present_wal().await?;

@@ -1,6 +1,7 @@
 //! The command line. Answers go to standard output, talk to standard error.
 
 mod ask;
+mod backups;
 mod change;
 mod events;
 mod follow;
@@ -105,6 +106,17 @@ enum Command {
         /// Its name
         node: String,
     },
+    /// Have the node that keeps the backups take one now
+    Backup {
+        /// Come back when it is complete
+        #[arg(long)]
+        wait: bool,
+        /// What to call it
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show the cluster's base backups
+    Backups(Output),
     /// The cluster's members
     #[command(name = "node", subcommand)]
     Members(Members),
@@ -176,7 +188,13 @@ enum Members {
 #[derive(Subcommand)]
 enum Barman {
     Cron(Conf),
-    Backup(Conf),
+    Backup {
+        /// What a person calls it
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        conf: Conf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -245,6 +263,8 @@ pub fn main() -> ExitCode {
         Command::Restart { node: name } => asks(&|node| change::restart(node, name.as_deref())),
         Command::Reload { node: name } => asks(&|node| change::reload(node, name.as_deref())),
         Command::Reinit { node: name } => asks(&|node| change::reinit(node, &name)),
+        Command::Backup { wait, name } => asks(&|node| backups::take(node, wait, name.as_deref())),
+        Command::Backups(Output { json }) => asks(&|node| backups::show(node, json)),
         Command::Members(Members::List(Output { json })) => asks(&|node| show::members(node, json)),
         Command::Events { json, follow, limit } => {
             asks(&|node| events::show(node, json, follow, limit))
@@ -268,6 +288,8 @@ impl Command {
             | Command::Restart { .. }
             | Command::Reload { .. }
             | Command::Reinit { .. }
+            | Command::Backup { .. }
+            | Command::Backups(_)
             | Command::Members(_)
             | Command::Events { .. }
             | Command::Health { .. } => true,
@@ -375,7 +397,9 @@ fn barman(job: Barman) -> u8 {
     let done = block_on(async {
         match job {
             Barman::Cron(Conf { conf }) => crate::barman::cron(&conf).await,
-            Barman::Backup(Conf { conf }) => crate::barman::backup(&conf).await,
+            Barman::Backup { name, conf } => {
+                crate::barman::backup(&conf.conf, name.as_deref()).await
+            }
         }
     });
     done.map_or_else(|error| failed(&error), |()| status::DONE)

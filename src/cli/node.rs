@@ -154,6 +154,9 @@ async fn start(
         hold_at,
     });
     let archived = http::Archived::of(&hands.settings, &hands.barman);
+    let takes_backups =
+        |one: http::Archived| one.with_jobs(&hands.settings, &hands.layout, &hands.barman);
+    let archived = archived.map(takes_backups);
     let wishes = http::Wishes::new(&hands.settings, hands.keeper.clone(), sender.clone());
     let hands_of_the_voter = Arc::clone(&hands);
     let journal = hands.journal.clone();

@@ -64,3 +64,53 @@ impl Archive {
         self.ends.iter().find(|(known, _)| *known == timeline).map(|(_, end)| *end)
     }
 }
+
+/// How the cluster's backups are, as the node that keeps them sees it and tells the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupsSeen {
+    /// `REPMGR_NODE_NAME` of that node.
+    #[serde(default)]
+    pub node: String,
+    /// The newest complete one's id.
+    pub last: Option<String>,
+    /// Since it was complete.
+    pub age_seconds: Option<u64>,
+    /// How many are complete.
+    pub count: usize,
+    /// The worst that can be said of them.
+    pub state: BackupsState,
+    /// A base backup is being taken, and so many bytes of it are there.
+    #[serde(default)]
+    pub running_bytes: Option<u64>,
+    /// A sentence for each thing that a person should see to.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// The worst that can be said of a cluster's backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackupsState {
+    /// There are some, and WAL comes.
+    Ok,
+    /// None is complete yet.
+    None,
+    /// The newest is more than twice as old as the schedule has it.
+    Overdue,
+    /// WAL that the primary has written does not come.
+    Standing,
+    /// Another backup may not fit.
+    Filling,
+}
+
+impl std::fmt::Display for BackupsState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BackupsState::Ok => "ok",
+            BackupsState::None => "none",
+            BackupsState::Overdue => "overdue",
+            BackupsState::Standing => "standing",
+            BackupsState::Filling => "filling",
+        })
+    }
+}

@@ -11,7 +11,7 @@ mod node_id;
 mod sync_mode;
 
 pub use address::{Address, DEFAULT_PORT, ParseAddressError};
-pub use backup::{Archive, Backup};
+pub use backup::{Archive, Backup, BackupsSeen, BackupsState};
 pub use control_data::{ControlData, SystemId};
 pub use history::{History, end_of_wal_file, wal_file_name};
 pub use lsn::{Lsn, ParseLsnError};

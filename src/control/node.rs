@@ -11,12 +11,13 @@ mod wishes;
 
 pub use lead::{Asked, Granted, Wish};
 
+use super::backups;
 use super::decide::{self, Observation};
 use super::node_role::NodeRole;
 use super::observer::{self, Seen};
 use super::snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
 use super::synchronous;
-use crate::cluster::{NodeState, Role, Standing};
+use crate::cluster::{BackupsSeen, NodeState, Role, Standing};
 use crate::execute::{Hands, PlanError, Progress};
 use crate::members::Memory;
 use crate::observe::{self, Asking, Bearings, Ports};
@@ -62,6 +63,8 @@ pub enum Event {
     Lead(Box<crate::keeper::Seen>),
     /// A person wants something.
     Asked(Asked),
+    /// How the backups are that this node keeps; none where it keeps none just now.
+    Backups(Option<Box<BackupsSeen>>),
     /// Our server takes writes, and another node leads by the record.
     Usurps,
     /// The container is to stop. Said again, it is in a hurry.
@@ -213,6 +216,11 @@ impl Node {
                 }
             });
         }
+        tokio::spawn(backups::watch(
+            Arc::clone(&hands),
+            self.published.subscribe(),
+            sender.clone(),
+        ));
         tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
@@ -280,6 +288,7 @@ impl Node {
             Event::Lead(seen) => self.lead_seen(*seen),
             Event::Asked(asked) => self.asked(asked),
             Event::Usurps => self.usurps(),
+            Event::Backups(seen) => self.backups_seen(seen),
             Event::StopRequested(how) => self.stop_requested(how),
             Event::ReloadRequested => drop(self.reload()),
             Event::Stopped(_) => unreachable!("`run` ends on it"),

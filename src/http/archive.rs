@@ -8,9 +8,11 @@
 //! documented one, only neighbours are let in, as `pg_hba.conf` does.
 
 use super::Connection;
+use super::backup::Jobs;
 use super::token::{Token, said};
 use super::wishes::value;
 use crate::barman::{Archive, Backup, NoBackup, Wal};
+use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::child::Streamed;
@@ -51,9 +53,16 @@ pub struct Archived {
     cluster: String,
     token: Token,
     streams: Arc<Semaphore>,
+    jobs: Option<Jobs>,
 }
 
 impl Archived {
+    /// The same, and base backups are taken when somebody asks for one.
+    pub fn with_jobs(mut self, settings: &Settings, layout: &Layout, account: &Account) -> Self {
+        self.jobs = Some(Jobs::new(settings, layout, account));
+        self
+    }
+
     /// barman's directory, which belongs to `account`. `None` where this node keeps no backups.
     pub fn of(settings: &Settings, account: &Account) -> Option<Self> {
         settings.herd.keeps_backups().then(|| Archived {
@@ -61,16 +70,19 @@ impl Archived {
             cluster: settings.herd.cluster.clone(),
             token: Token::of(settings),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            jobs: None,
         })
     }
 }
 
 pub(super) fn routes(archived: Archived) -> Router {
+    let jobs = archived.jobs.clone().map(super::backup::routes).unwrap_or_default();
     Router::new()
         .route("/archive/wal/{name}", get(wal))
         .route("/archive/backup/{id}", get(backup))
         .route("/archive/backups", get(backups))
         .with_state(archived)
+        .merge(jobs)
 }
 
 async fn wal(

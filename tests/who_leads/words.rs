@@ -111,6 +111,7 @@ fn report(node: usize, told: Told) -> Report {
         instance: format!("n{node}"),
         witness: false,
         new_voter: None,
+        backups: None,
     }
 }
 

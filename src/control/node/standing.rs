@@ -56,6 +56,7 @@ impl Node {
             instance: instance.clone(),
             witness: settings.herd.kind == NodeKind::Witness,
             new_voter: voter.as_ref().map(|voter| voter.is_new()),
+            backups: before.as_ref().and_then(|before| before.backups.clone()),
         });
     }
 }
