@@ -89,6 +89,19 @@ pub enum NoBackup {
         /// What there is.
         end: String,
     },
+    /// There are several histories, and only a replay could tell in which of them it is.
+    #[error(
+        "{target} may be in any of {}, of which each is another history: name the backup to begin from \
+         with RESTORE_FROM; there are {}", .archives.join(" and "), listed(.there)
+    )]
+    Ambiguous {
+        /// What was asked for.
+        target: RestoreTarget,
+        /// Where it may be.
+        archives: Vec<String>,
+        /// What there is.
+        there: Vec<Backup>,
+    },
     /// Nothing here is on that branch, or leads there.
     #[error("no backup leads to timeline {timeline}; there are {}", listed(.there))]
     OtherTimeline {
@@ -145,6 +158,7 @@ pub(super) fn choose(
     major: Major,
 ) -> Result<Restore, NoBackup> {
     let mut why = None;
+    refuse_to_guess(asked, kept)?;
     for (kept_by, archive) in &kept.archives {
         match choose_from(asked, kept_by, archive, kept.now, major) {
             Ok(restore) => return Ok(restore),
@@ -153,6 +167,26 @@ pub(super) fn choose(
         }
     }
     Err(why.unwrap_or_else(|| NoBackup::None(asked.cluster.clone())))
+}
+
+/// A name, or a transaction's number, comes again in each history.
+fn refuse_to_guess(asked: &RestoreSettings, kept: &Kept) -> Result<(), NoBackup> {
+    let with_backups = || {
+        let archives = kept.archives.iter().map(|(_, archive)| archive);
+        archives.filter(|archive| !archive.backups.is_empty())
+    };
+    match (&asked.from, &asked.target) {
+        (RestoreFrom::Latest, Some(target @ (RestoreTarget::Name(_) | RestoreTarget::Xid(_))))
+            if with_backups().count() > 1 =>
+        {
+            Err(NoBackup::Ambiguous {
+                target: target.clone(),
+                archives: with_backups().map(|archive| archive.name.clone()).collect(),
+                there: with_backups().flat_map(|archive| archive.backups.clone()).collect(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn choose_from(

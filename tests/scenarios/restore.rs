@@ -177,6 +177,10 @@ fn an_older_archive_has_what_was_before() {
     let before = ("pgherd".to_owned(), THIRD.to_owned());
     assert_eq!(chosen(&[("RESTORE_TARGET_TIME", "2026-11-21 05:00")], &both), before);
     assert_eq!(chosen(&[("RESTORE_FROM", THIRD)], &both), before);
+    let named = [("RESTORE_TARGET_NAME", "monday")];
+    let guess = asked(&named, &Situation { kept: both.clone(), ..fine() }).unwrap_err();
+    assert!(guess.contains("pgherd.2 and pgherd") && guess.contains("RESTORE_FROM"), "{guess}");
+    assert_eq!(chosen(&[("RESTORE_FROM", THIRD), named[0]], &both), before);
     // It was begun, and has nothing yet.
     both.archives[0].1.backups.clear();
     assert_eq!(chosen(&[], &both), before);

@@ -13,6 +13,7 @@ struct Told {
     time: String,
     lsn: String,
     before_backup: String,
+    backup: String,
 }
 
 fn recipe(network: &Network, data: &Volume, backups: &Volume) -> Recipe {
@@ -72,7 +73,9 @@ fn tell(node: &Container) -> Told {
     // They are on the way to barman, a tenth of a second later at most.
     let sent = "SELECT bool_and(sent_lsn >= pg_current_wal_lsn()) FROM pg_stat_replication";
     node.await_that("barman has them", || (ask(node, sent) == "t").then_some(()));
-    Told { time, lsn, before_backup }
+    let listed = node.exec(["pgherd", "backups"]).ok();
+    let backup = listed.lines().nth(1).and_then(|line| line.split(' ').next()).unwrap_or_default();
+    Told { time, lsn, before_backup, backup: backup.to_owned() }
 }
 
 /// Each file of an archive, with its size and its clock; barman's own locks are no part of it.
@@ -105,7 +108,9 @@ fn a_node_comes_back_as_it_was_at_any_moment_and_leaves_the_archive_alone() {
             continue;
         }
         let data = Volume::new();
-        let recipe = recipe(&network, &data, &backups).env("RESTORE_FROM", "latest");
+        // A name may be in the archive that the first one has begun, too.
+        let from = if variable.ends_with("_NAME") { told.backup.as_str() } else { "latest" };
+        let recipe = recipe(&network, &data, &backups).env("RESTORE_FROM", from);
         let recipe = if variable.is_empty() { recipe } else { recipe.env(variable, &value) };
         let node = recipe.start();
         await_serves(&node);

@@ -56,19 +56,21 @@ fn a_cluster_of_which_only_the_backup_node_is_left_comes_back_from_before_its_la
     cluster.await_order(1, &[2]);
     let backup = cluster.node(3);
     await_in_order(backup, Instant::now(), 0);
+    from_any_node(cluster.node(2));
     cluster.node(1).ask("CREATE TABLE told (n int)");
     write(cluster.node(1), 1..=10);
     let on_the_first_timeline = now(cluster.node(1));
     write(cluster.node(1), 11..=20);
     cluster.await_synchronous(1);
 
+    let taken = backups(backup).len();
     let failed_over = Instant::now();
     cluster.kill(1);
     cluster.await_primary(&[2], Duration::from_secs(30));
     write(cluster.node(2), 21..=30);
     let on_the_second = now(cluster.node(2));
     write(cluster.node(2), 31..=40);
-    await_in_order(backup, failed_over, 1);
+    await_in_order(backup, failed_over, taken);
     assert_eq!(holes(backup), "");
     cluster.start(1);
     cluster.await_order(2, &[1]);
@@ -107,6 +109,22 @@ fn a_cluster_of_which_only_the_backup_node_is_left_comes_back_from_before_its_la
     assert_eq!(cluster.node(1).ask(told), "10 to 10");
     assert_eq!(cluster.node(2).ask(told), "10 to 10");
     cluster.keeps_its_secrets();
+}
+
+/// It has no barman of its own.
+fn from_any_node(node: &Node) {
+    let taken = node.exec(["pgherd", "backup", "--wait", "--name", "by-hand"]).ok();
+    let listed = node.exec(["pgherd", "backups"]).ok();
+    assert!(listed.contains(&taken) && listed.contains("by-hand"), "{taken}: {listed}");
+    let twice = node.exec(["pgherd", "backup", "--name", "latest"]);
+    assert_eq!(twice.status, 3, "{twice:?}");
+    let state = node.await_showing("the status says so", || {
+        let backups = node.status_json()["backups"].clone();
+        let is_there = backups["last"] == taken.as_str() && backups["count"] == 2;
+        is_there.then(|| backups["state"].clone()).ok_or_else(|| format!("{backups:#}"))
+    });
+    assert_eq!(state, "ok");
+    assert!(node.status().contains("backups on backup: 2, the newest"), "{}", node.status());
 }
 
 /// The WAL files that are missing between the first and the last of a timeline.
