@@ -42,6 +42,8 @@ pub struct Layout {
     pub barman_conf: PathBuf,
     /// Whom a `restore_command` asks for WAL, and what it shows them; the user postgres reads it.
     pub archive_sources: PathBuf,
+    /// The same for a server that recovers from a backup.
+    pub restore_source: PathBuf,
     /// Lines written here by cron's jobs come out of the container's log.
     pub barman_log_pipe: PathBuf,
     /// cron's table.
@@ -123,6 +125,7 @@ impl Layout {
             postgres_passfile: run_dir.join("pgpass"),
             barman_passfile: run_dir.join("barman.pgpass"),
             archive_sources: archive_sources(),
+            restore_source: restore_source(),
             barman_log_pipe: run_dir.join("barman.log"),
             repmgr_conf_link: "/etc/repmgr.conf".into(),
             repmgr_conf: settings.repmgr.config_dir.join("repmgr.conf"),
@@ -198,6 +201,11 @@ fn run_dir() -> PathBuf {
 /// See [`Layout::archive_sources`]: where whoever has no settings looks.
 pub fn archive_sources() -> PathBuf {
     run_dir().join("archive.json")
+}
+
+/// See [`Layout::restore_source`].
+pub fn restore_source() -> PathBuf {
+    run_dir().join("restore.json")
 }
 
 /// pgherd's own directory on the volume.

@@ -237,5 +237,6 @@ pub async fn ask_its_postgres(settings: &Settings, address: &Address) -> Result<
         witness: false,
         new_voter: None,
         voters: Vec::new(),
+        backups: None,
     })
 }

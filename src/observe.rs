@@ -2,17 +2,20 @@
 //! `pgherd plan` may use it beside a running server.
 
 use crate::barman;
-use crate::cluster::{Address, ControlData, GivenUp, NodeId, Role};
+use crate::cluster::{Address, ControlData, GivenUp, Moment, NodeId, Role};
 use crate::execute::read_node_id;
 use crate::layout::{self, Layout, Major, Means, Work};
 use crate::members::{self, AsOf, Memory};
 use crate::postgres::copy::{self, Left};
 use crate::postgres::{self, PostgresError};
-use crate::scenario::{Cluster, DataDirectory, Lead, Ourselves, PortInUse, Refusal, Situation};
+use crate::scenario::{
+    Cluster, DataDirectory, Kept, KeptBy, Lead, Ourselves, PortInUse, Refusal, Situation,
+};
 use crate::settings::{Failover, NodeKind, Settings};
 use crate::system::account::{Account, AccountError};
 use crate::system::error::chain;
 use crate::system::files;
+use futures_util::future::join_all;
 use nix::unistd::{AccessFlags, access};
 use std::fs;
 use std::io;
@@ -221,6 +224,7 @@ pub async fn situation(
         backups_of: barman::backups_of(&backups)
             .filter(|_| settings.herd.keeps_backups())
             .map(|system| (backups, system)),
+        kept: kept(settings, bearings, &data_directory, &everybody, asking).await,
         ourselves: Ourselves {
             address: address.clone(),
             newest: memory.newest,
@@ -238,6 +242,57 @@ pub async fn situation(
         data_dir: settings.postgres.data_dir.clone(),
         data_directory,
     }
+}
+
+/// What there is to restore from, where that is asked for and there is room for it: this node's barman's,
+/// or, where that has none, what the other members have.
+async fn kept(
+    settings: &Settings,
+    bearings: &Bearings,
+    data_directory: &DataDirectory,
+    everybody: &[(Address, bool)],
+    asking: Asking<'_>,
+) -> Kept {
+    let is_empty = matches!(data_directory, DataDirectory::Empty | DataDirectory::Unfinished);
+    let Some(asked) = settings.restore.as_ref().filter(|_| is_empty) else {
+        return Kept::default();
+    };
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let mut kept = Kept { now: Moment::from_seconds(now.as_secs() + 1), ..Kept::default() };
+    if settings.herd.keeps_backups() && asked.source.is_none() {
+        let here = barman::archives(settings, &asked.cluster, &bearings.barman).into_iter();
+        kept.archives = here.map(|archive| (KeptBy::Here, archive)).collect();
+        if kept.archives.iter().any(|(_, archive)| !archive.backups.is_empty()) {
+            kept.asked = true;
+            return kept;
+        }
+    }
+    if let Asking::Nobody = asking {
+        return kept;
+    }
+    let nodes: Vec<_> = match &asked.source {
+        Some(source) => vec![source.clone()],
+        None => {
+            let port = settings.herd.http_port;
+            everybody.iter().map(|(address, _)| (address.host.clone(), port)).collect()
+        }
+    };
+    let ask = async |(host, port): (String, u16)| {
+        let node = (host.as_str(), port);
+        let said = barman::archives_at(node, &asked.token, &asked.cluster).await;
+        ((host, port), said)
+    };
+    for ((host, port), said) in join_all(nodes.into_iter().map(ask)).await {
+        match said {
+            Ok(archives) => {
+                let at = |archive| (KeptBy::Node(host.clone(), port), archive);
+                kept.archives.extend(archives.into_iter().map(at));
+            }
+            Err(error) => kept.unclear.push(format!("{host}:{port} ({error})")),
+        }
+    }
+    kept.asked = true;
+    kept
 }
 
 async fn data_directory(

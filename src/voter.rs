@@ -30,13 +30,52 @@ fn account(hands: &Hands) -> &Account {
     }
 }
 
+/// Between two looks whether the others have all been replaced.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// So many looks one after the other see no majority: an election takes one second.
+const LOOKS: u32 = 3;
+
 /// Has etcd running, as soon as it is known how it is to begin.
 pub async fn run(hands: Arc<Hands>) {
     let Some(member) = hands.voter.clone() else { return };
     let account = account(&hands).clone();
+    loop {
+        start(&hands, &member, &account).await;
+        if hands.settings.herd.kind == NodeKind::Data {
+            return; // It has data, and what the record says of it is not its to forget.
+        }
+        await_being_the_last(&hands, &member).await;
+        warn!(
+            "more than half of the voters have lost what they had, and no majority can ever be had again: \
+             this one begins anew together with them"
+        );
+        hands.supervisor.cease(ServiceName::Etcd).await;
+        if let Err(error) = member.forget(&account) {
+            warn!("{}", chain(&error));
+        }
+    }
+}
+
+/// Comes back when this voter's etcd has had no majority for a while, and more than half of the voters say,
+/// and prove that they are members, that theirs has never been part of one: their disks were lost, and with
+/// them the cluster that this one remembers. They cannot begin a new one while it does.
+async fn await_being_the_last(hands: &Hands, member: &Member) {
+    let mut looks = 0;
+    loop {
+        wait::back_off(LOOK_EVERY).await;
+        let is_silent = hands.keeper.as_ref().is_some_and(|one| one.now().unreachable.is_some());
+        let are_new = is_silent && others_new(hands, member).await * 2 > member.voters();
+        looks = if are_new { looks + 1 } else { 0 };
+        if looks >= LOOKS {
+            return;
+        }
+    }
+}
+
+async fn start(hands: &Arc<Hands>, member: &Arc<Member>, account: &Account) {
     let mut said = None;
     let beginning = loop {
-        match begin(&hands, &member, &account).await {
+        match begin(hands, member, account).await {
             Ok(beginning) => break beginning,
             Err(why) => {
                 if said.as_ref() != Some(&why) {
@@ -48,7 +87,7 @@ pub async fn run(hands: Arc<Hands>) {
         }
     };
     info!("this node has a vote: starts etcd");
-    let (program, as_whom) = (member.clone(), account.clone());
+    let (program, as_whom) = (Arc::clone(member), account.clone());
     hands.supervisor.keep(ServiceName::Etcd, move || {
         program.program(&as_whom, &beginning).oom_score_adj(OOM_SCORE_ADJ)
     });
@@ -63,6 +102,14 @@ async fn begin(
     member
         .write_files(&hands.settings, &host.to_string_lossy(), account)
         .map_err(|error| chain(&error))?;
+    let others_new = others_new(hands, member).await;
+    let client = member.others(&hands.settings).map_err(|error| chain(&error))?;
+    let prepared = member.prepare(&client, others_new, WITHIN).await;
+    prepared.map_err(|error| chain(&error))
+}
+
+/// How many of the other voters say that theirs has never been part of a majority.
+async fn others_new(hands: &Hands, member: &Member) -> usize {
     let voters = hands.settings.herd.voters.iter();
     let others: Vec<_> = voters
         .filter(|voter| voter.host != member.name)
@@ -73,10 +120,7 @@ async fn begin(
     let is_new = |one: &&Sighting| {
         one.proved && one.report().is_some_and(|report| report.new_voter == Some(true))
     };
-    let others_new = asked.iter().filter(is_new).count();
-    let client = member.others(&hands.settings).map_err(|error| chain(&error))?;
-    let prepared = member.prepare(&client, others_new, WITHIN).await;
-    prepared.map_err(|error| chain(&error))
+    asked.iter().filter(is_new).count()
 }
 
 /// Who votes, as the master said in a former life of this node; nobody where nothing was kept. For a node

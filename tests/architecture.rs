@@ -43,7 +43,8 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     // Faces. Two commands do more than show: `node` puts the node together, and `barman` is
     // what cron's jobs call.
     ("http",           &[&["cluster", "settings", "scenario", "control", "journal"]]),
-    ("http/archive.rs", &[&["settings", "system", "barman"]]),
+    ("http/archive.rs", &[&["cluster", "settings", "layout", "system", "barman"]]),
+    ("http/backup.rs", &[&["cluster", "settings", "layout", "system", "barman"]]),
     ("http/token.rs",  &[&["settings", "system"]]),
     ("http/wishes.rs", &[&["cluster", "settings", "keeper", "control"]]),
     ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman", "journal"]]),

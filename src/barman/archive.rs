@@ -14,11 +14,10 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// barman's directory of this cluster.
+/// What barman has on this node.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    server: String,
-    directory: PathBuf,
+    settings: Settings,
     account: Account,
 }
 
@@ -65,32 +64,56 @@ pub enum NoBackup {
 impl Archive {
     /// That of the cluster, which belongs to `account`.
     pub fn new(settings: &Settings, account: &Account) -> Self {
-        Archive {
-            server: settings.herd.cluster.clone(),
-            directory: super::backup_directory(settings),
-            account: account.clone(),
+        Archive { settings: settings.clone(), account: account.clone() }
+    }
+
+    /// All that barman has of the cluster of that name, the directory that is in use first.
+    pub fn all(&self, cluster: &str) -> Vec<crate::cluster::Archive> {
+        super::archives(&self.settings, cluster, &self.account)
+    }
+
+    /// barman's directory of that name, or the one that is in use.
+    fn directory(&self, name: Option<&str>) -> Option<PathBuf> {
+        match name {
+            None => Some(super::backup_directory(&self.settings)),
+            // Nothing else is a path.
+            Some(name) => {
+                let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                let is_name = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+                let directory = self.settings.barman.backup_dir.join(name);
+                (is_name && name.chars().all(fits)).then_some(directory)
+            }
         }
     }
 
     /// The WAL file or history of that name; `None` where barman has none, or it is no such name.
     ///
+    /// `of` names another of barman's directories than the one in use.
+    ///
     /// A segment that is still being received counts only if it is asked for (`with_partial`).
     /// Whoever follows a primary gets the rest of that segment from the primary, and should: an old
     /// primary's last segment as barman has it may differ from what the new one made of it. It is
     /// for the one case where there is no primary left, and then it is all there is.
-    pub fn wal(&self, name: &str, with_partial: bool) -> io::Result<Option<Wal>> {
-        if !is_wal_name(name) {
+    pub fn wal(&self, of: Option<&str>, name: &str, with_partial: bool) -> io::Result<Option<Wal>> {
+        let Some(directory) = self.directory(of).filter(|_| is_wal_name(name)) else {
             return Ok(None);
-        }
-        let wals = match is_history_name(name) {
-            true => self.directory.join("wals").join(name),
-            false => self.directory.join("wals").join(&name[..16]).join(name),
         };
-        let streaming = self.directory.join("streaming");
-        let partial = with_partial.then(|| streaming.join(format!("{name}.partial")));
+        let wals = match is_history_name(name) {
+            true => directory.join("wals").join(name),
+            false => directory.join("wals").join(&name[..16]).join(name),
+        };
+        let streaming = directory.join("streaming");
+        let part = format!("{name}.partial");
+        // barman archives the last one of a timeline so, where the next one begins in the midst of it.
+        let partial = [streaming.join(&part), wals.with_file_name(&part)];
+        let partial = partial.iter().filter(|_| with_partial);
+        // Of a history that was left behind: nobody who follows a primary asks for that.
+        let aside = directory.join(super::left_behind::DIRECTORY);
+        let aside = [aside.join(name), aside.join(&part)];
+        let aside = aside.iter().filter(|_| with_partial);
         // A complete one moves from `streaming` to `wals`, and may do so between two looks.
         let places = [wals.clone(), streaming.join(name), wals];
-        for path in places.iter().chain(&partial) {
+        for path in places.iter().chain(partial).chain(aside) {
             let opened = acting_as(&self.account, || {
                 OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(path)
             });
@@ -116,24 +139,43 @@ impl Archive {
             return Ok(Wal::Plain(file, meta.len()));
         }
         let get = Program::new("barman").account(&self.account).current_dir("/");
-        let unpacked = get.args(["--quiet", "get-wal", &self.server, name]).stream();
+        let server = &self.settings.herd.cluster;
+        let unpacked = get.args(["--quiet", "get-wal", server, name]).stream();
         unpacked.map(|program| Wal::Unpacked(Box::new(program))).map_err(io::Error::other)
     }
 
     /// The newest complete base backup.
     pub fn latest_backup(&self) -> Result<Backup, NoBackup> {
+        let directory = super::backup_directory(&self.settings);
         let done =
             |(id, (status, _)): (String, (Status, _))| (status == Status::Done).then_some(id);
+        // An id is the time when the backup began, so the last one is the newest.
+        let newest = acting_as(&self.account, || {
+            catalog::backups(&directory).into_iter().filter_map(done).next_back()
+        });
+        self.plain(&directory, newest.ok_or(NoBackup::None)?)
+    }
+
+    /// The complete base backup with that id, in the directory of that name.
+    pub fn backup(&self, of: Option<&str>, id: &str) -> Result<Backup, NoBackup> {
+        let directory = self.directory(of).ok_or(NoBackup::None)?;
+        let is_done = acting_as(&self.account, || {
+            catalog::backups(&directory).get(id).is_some_and(|(status, _)| *status == Status::Done)
+        });
+        if !is_done {
+            return Err(NoBackup::None);
+        }
+        self.plain(&directory, id.to_owned())
+    }
+
+    fn plain(&self, directory: &Path, id: String) -> Result<Backup, NoBackup> {
         acting_as(&self.account, || {
-            // An id is the time when the backup began, so the last one is the newest.
-            let newest = catalog::backups(&self.directory).into_iter().filter_map(done).next_back();
-            let id = newest.ok_or(NoBackup::None)?;
-            let info = catalog::info(&self.directory, &id).ok_or(NoBackup::None)?;
+            let info = catalog::info(directory, &id).ok_or(NoBackup::None)?;
             let value = |key| catalog::value(&info, key).filter(|value| *value != "None");
             if value("tablespaces").is_some_and(|list| list != "[]") {
                 return Err(NoBackup::Tablespaces(id));
             }
-            let data = self.directory.join("base").join(&id).join("data");
+            let data = directory.join("base").join(&id).join("data");
             if !is_plain_backup(&data) {
                 return Err(NoBackup::NotPlain(id));
             }
@@ -157,7 +199,7 @@ impl Archive {
     }
 }
 
-fn is_plain_backup(data: &Path) -> bool {
+pub(super) fn is_plain_backup(data: &Path) -> bool {
     ["PG_VERSION", "backup_label"]
         .iter()
         .all(|name| fs::symlink_metadata(data.join(name)).is_ok_and(|meta| meta.is_file()))

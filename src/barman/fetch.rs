@@ -7,7 +7,7 @@
 use super::archive::is_wal_name;
 use crate::cluster::{Address, History, Timeline};
 use crate::layout::Layout;
-use crate::settings::Settings;
+use crate::settings::{Secret, Settings};
 use crate::system::account::Account;
 use crate::system::download::{self, Answer};
 use crate::system::files::{FileError, ensure_file, failed};
@@ -33,6 +33,9 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Sources {
     token: String,
     nodes: Vec<(String, u16)>,
+    /// Another of barman's directories than the one that is in use there.
+    #[serde(default)]
+    of: Option<String>,
 }
 
 /// Who was asked, and what they said. `None`: they have no such thing.
@@ -97,9 +100,25 @@ pub fn write_sources<'a>(
             nodes.push(node);
         }
     }
-    let sources = Sources { token: settings.herd.control_token.expose().to_owned(), nodes };
+    let token = settings.herd.control_token.expose().to_owned();
+    let sources = Sources { token, nodes, of: None };
     let text = serde_json::to_string(&sources).expect("it is text and numbers");
     ensure_file(&layout.archive_sources, text, 0o600, account).map(drop)
+}
+
+/// Afterwards the `restore_command` of a server that recovers as `account` has WAL from the archive `of`
+/// of one node, and from nowhere else.
+pub fn write_restore_source(
+    layout: &Layout,
+    node: (String, u16),
+    token: &Secret,
+    of: &str,
+    account: &Account,
+) -> Result<(), FileError> {
+    let token = token.expose().to_owned();
+    let sources = Sources { token, nodes: vec![node], of: Some(of.to_owned()) };
+    let text = serde_json::to_string(&sources).expect("it is text and numbers");
+    ensure_file(&layout.restore_source, text, 0o600, account).map(drop)
 }
 
 /// Fetches the WAL file or history `name` to `path`, whole or not at all. `false`: whoever could
@@ -116,8 +135,13 @@ pub async fn fetch_wal(
     }
     let mut unclear = Vec::new();
     // First for the complete file everywhere: another's may be whole where ours is a part.
-    let whole = format!("/archive/wal/{name}");
-    let part = with_partial.then(|| format!("{whole}?partial"));
+    let of = sources.of.as_ref().map(|of| format!("of={of}"));
+    let path_of = |part: Option<&str>| {
+        let query: Vec<_> = of.as_deref().into_iter().chain(part).collect();
+        format!("/archive/wal/{name}?{}", query.join("&"))
+    };
+    let whole = path_of(None);
+    let part = with_partial.then(|| path_of(Some("partial")));
     for asked in std::iter::once(whole).chain(part) {
         let mut answers = sources.ask_all(&asked);
         while let Some(answered) = answers.join_next().await {
@@ -162,7 +186,12 @@ pub fn is_left_behind(pg_wal: &Path, name: &str) -> bool {
     })
 }
 
-async fn ask(host: &str, port: u16, path: &str, token: &str) -> io::Result<Option<Answer>> {
+pub(super) async fn ask(
+    host: &str,
+    port: u16,
+    path: &str,
+    token: &str,
+) -> io::Result<Option<Answer>> {
     for _ in 0..BUSY_TRIES_MAX {
         let answer = download::get(host, port, path, token).await?;
         match answer.code {

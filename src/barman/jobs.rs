@@ -2,8 +2,11 @@
 //! no more than barman's configuration.
 
 use super::catalog::{self, Status};
+use super::left_behind;
 use super::primary;
+use crate::cluster::Timeline;
 use crate::system::child::{Program, ProgramError};
+use crate::system::error::chain;
 use crate::system::lock::{FileLock, LockError};
 use crate::system::wait::{self, GaveUp};
 use std::collections::BTreeMap;
@@ -68,40 +71,51 @@ pub enum JobError {
 }
 
 /// Each minute: streams WAL, archives it, applies the retention policy. Where there is no backup
-/// yet, takes the first: until then nothing could be restored. A first backup that fails is tried
-/// again after a pause that doubles.
+/// yet, takes the first: until then nothing could be restored. The same where the primary writes
+/// another timeline than that of the newest backup: what is restored from that one has to replay all
+/// that both of them wrote. One that fails is tried again after a pause that doubles.
 pub async fn cron(conf: &Path) -> Result<(), JobError> {
     let server = Server::read(conf)?;
     let make = fs::create_dir_all(&server.directory);
     let lock = server.directory.join(LOCK);
     make.map_err(|source| JobError::Lock(LockError::Unusable { path: lock.clone(), source }))?;
-    if !primary::answers(&server.conninfo, &server.directory).await {
+    let Some(primary) = primary::answers(&server.conninfo, &server.directory).await else {
         // That is said, and the next job goes on waiting. What has come so far is archived: it may
         // be wanted just because the primary is gone.
         barman(["archive-wal", &server.name]).output(CRON_AT_MOST).await?;
         return Ok(());
+    };
+    if let Some(timeline) = primary.timeline {
+        let bytes = catalog::SEGMENT_BYTES;
+        let (directory, conninfo) = (&server.directory, &server.streaming_conninfo);
+        if let Err(error) = left_behind::set_aside(directory, conninfo, timeline, bytes).await {
+            // Almost always there is nothing to be set aside.
+            warn!("cannot ask the primary for its history: {}", chain(&error));
+        }
     }
     barman(["cron"]).output(CRON_AT_MOST).await?;
-    if server.has_backup(Status::Done) {
+    if server.has_backup(Status::Done, primary.timeline) {
         let _ = fs::remove_file(server.directory.join(TRIES)); // Mostly there is none.
         return Ok(());
     }
     match FileLock::acquire(&lock, "the first backup") {
-        Ok(_held) => server.first_backup().await,
+        Ok(_held) => server.first_backup(primary.timeline).await,
         Err(LockError::Held { .. }) => Ok(()), // The job of the last minute is still at it.
         Err(error) => Err(JobError::Lock(error)),
     }
 }
 
 /// Takes a base backup and sees to it that the WAL which it needs is archived.
-pub async fn backup(conf: &Path) -> Result<(), JobError> {
-    Server::read(conf)?.backup().await
+/// A person may have called it something.
+pub async fn backup(conf: &Path, name: Option<&str>) -> Result<(), JobError> {
+    Server::read(conf)?.backup(name).await
 }
 
 /// What a job needs of barman's configuration.
 struct Server {
     name: String,
     conninfo: String,
+    streaming_conninfo: String,
     directory: PathBuf,
 }
 
@@ -138,14 +152,16 @@ impl Server {
         Ok(Server {
             name: section.ok_or_else(|| misses("section"))?.to_owned(),
             conninfo: value("conninfo")?,
+            streaming_conninfo: value("streaming_conninfo")?,
             directory: value("backup_directory")?.into(),
         })
     }
 
-    async fn first_backup(&self) -> Result<(), JobError> {
-        let is_waiting = self.has_backup(Status::WaitingForWals);
+    /// The first of the timeline that the primary writes, where that is known.
+    async fn first_backup(&self, timeline: Option<Timeline>) -> Result<(), JobError> {
+        let is_waiting = self.has_backup(Status::WaitingForWals, timeline);
         let prompt = if is_waiting { PROMPT_TRIES_WHEN_WAITING } else { 0 };
-        let tries = self.tries();
+        let tries = self.tries(timeline);
         // A clock that was set back gives no answer, and no reason to wait.
         let since = tries.last.elapsed().unwrap_or(PAUSE_MAX);
         if since < pause(tries.count.saturating_sub(prompt)) {
@@ -160,23 +176,30 @@ impl Server {
                 self.name
             );
         }
-        self.note_try(number);
+        self.note_try(number, timeline);
         wait::until("barman's WAL receiver", RECEIVER_AT_MOST, || {
             self.is_streaming().then_some(())
         })
         .await?;
         if !is_waiting {
-            info!("there is no backup yet: taking the first");
+            match timeline.filter(|_| self.has_backup(Status::Done, None)) {
+                Some(timeline) => {
+                    info!("another history has begun, timeline {timeline}: taking a new backup");
+                }
+                None => info!("there is no backup yet: taking the first"),
+            }
             // barman refuses to begin before it has one WAL file in its archive.
             self.archive_present_wal().await?;
-            return self.backup().await;
+            return self.backup(None).await;
         }
         self.archive_present_wal().await?;
         self.settle().await
     }
 
-    async fn backup(&self) -> Result<(), JobError> {
-        let taken = barman(["backup", "--immediate-checkpoint", &self.name]);
+    async fn backup(&self, name: Option<&str>) -> Result<(), JobError> {
+        let taken = barman(["backup", "--immediate-checkpoint"]);
+        let taken = name.into_iter().fold(taken, |taken, name| taken.args(["--name", name]));
+        let taken = taken.arg(&self.name);
         let output = taken.output(BACKUP_AT_MOST).await?;
         output.text().lines().for_each(|line| info!("{line}"));
         self.archive_present_wal().await?;
@@ -226,8 +249,16 @@ impl Server {
         size("xlog.db".to_owned()) + size(format!("{}-xlog.db", self.name))
     }
 
-    fn has_backup(&self, status: Status) -> bool {
-        self.backups().values().any(|(found, _)| *found == status)
+    /// One that stands so, of `timeline` if one is given.
+    fn has_backup(&self, status: Status, timeline: Option<Timeline>) -> bool {
+        let is_of = |id: &str| {
+            let Some(wanted) = timeline else { return true };
+            let info = catalog::info(&self.directory, id).unwrap_or_default();
+            let of = catalog::value(&info, "timeline").and_then(|number| number.parse().ok());
+            // A backup that does not say so was taken by a barman that knew of none.
+            of.is_none_or(|of| Timeline(of) >= wanted)
+        };
+        self.backups().iter().any(|(id, (found, _))| *found == status && is_of(id))
     }
 
     fn backups(&self) -> BTreeMap<String, (Status, SystemTime)> {
@@ -236,12 +267,22 @@ impl Server {
 
     /// What we noted, or what barman did, whichever is more: some tries leave no backup behind,
     /// and on a full disk there is no room for a note.
-    fn tries(&self) -> Tries {
+    /// Those for another timeline, or before a backup that was good, are no reason to wait.
+    fn tries(&self, timeline: Option<Timeline>) -> Tries {
         let note = self.directory.join(TRIES);
-        let noted = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse().ok());
+        let noted = fs::read_to_string(&note).unwrap_or_default();
+        let mut noted = noted.split_whitespace().map(|word| word.parse::<u32>().ok());
+        let (noted, of) = (noted.next().flatten(), noted.next().flatten().map(Timeline));
+        let is_of_another = of.is_some() && timeline.is_some() && of != timeline;
+        let noted = noted.filter(|_| !is_of_another);
         let written = fs::metadata(&note).and_then(|meta| meta.modified()).ok();
+        let written = written.filter(|_| !is_of_another);
         let backups = self.backups();
-        let failed = backups.values().filter(|(status, _)| *status == Status::Failed);
+        let is_done = |(_, (status, _)): &(&String, &(Status, _))| *status == Status::Done;
+        let last_good = backups.iter().filter(is_done).map(|(id, _)| id.clone()).next_back();
+        let failed =
+            backups.iter().filter(|(id, _)| last_good.as_ref().is_none_or(|good| *id > good));
+        let failed = failed.map(|(_, found)| found).filter(|(status, _)| *status == Status::Failed);
         let failures = u32::try_from(failed.clone().count()).unwrap_or(u32::MAX);
         Tries {
             count: failures.max(noted.unwrap_or_default()),
@@ -249,9 +290,10 @@ impl Server {
         }
     }
 
-    fn note_try(&self, number: u32) {
+    fn note_try(&self, number: u32, timeline: Option<Timeline>) {
         let note = self.directory.join(TRIES);
-        if let Err(error) = fs::write(&note, format!("{number}\n")) {
+        let of = timeline.map(|timeline| format!(" {timeline}")).unwrap_or_default();
+        if let Err(error) = fs::write(&note, format!("{number}{of}\n")) {
             warn!("cannot note the try in {}: {error}", note.display());
         }
     }
@@ -275,24 +317,36 @@ mod tests {
     #[test]
     fn failed_tries_are_counted_whoever_noted_them() {
         let directory = std::env::temp_dir().join(format!("pgherd-jobs-{}", std::process::id()));
-        let server = Server { name: "x".to_owned(), conninfo: String::new(), directory };
+        let (name, conninfo) = ("x".to_owned(), String::new());
+        let streaming_conninfo = String::new();
+        let server = Server { name, conninfo, streaming_conninfo, directory };
         let info = |path: &str, status: &str| {
             let path = server.directory.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, format!("begin_wal=1\nstatus={status}\n")).unwrap();
         };
-        assert_eq!(server.tries(), Tries { count: 0, last: SystemTime::UNIX_EPOCH });
+        assert_eq!(server.tries(None), Tries { count: 0, last: SystemTime::UNIX_EPOCH });
         info("base/1/backup.info", "FAILED");
         info("meta/1-backup.info", "FAILED"); // The same one.
         info("meta/2-backup.info", "FAILED");
         info("base/3/backup.info", "WAITING_FOR_WALS");
-        assert_eq!(server.tries().count, 2);
-        assert!(server.tries().last.elapsed().unwrap() < PAUSE_MIN);
-        assert!(server.has_backup(Status::WaitingForWals) && !server.has_backup(Status::Done));
-        server.note_try(5);
-        assert_eq!(server.tries().count, 5);
+        assert_eq!(server.tries(None).count, 2);
+        assert!(server.tries(None).last.elapsed().unwrap() < PAUSE_MIN);
+        let has_backup = |status| server.has_backup(status, None);
+        assert!(has_backup(Status::WaitingForWals) && !has_backup(Status::Done));
+        server.note_try(5, Some(Timeline(2)));
+        assert_eq!(server.tries(Some(Timeline(2))).count, 5);
+        assert_eq!(server.tries(Some(Timeline(3))).count, 2, "another node leads now");
         info("meta/3-backup.info", "DONE");
-        assert!(server.has_backup(Status::Done) && !server.has_backup(Status::WaitingForWals));
+        assert!(has_backup(Status::Done) && !has_backup(Status::WaitingForWals));
+        let info = "status=DONE\ntimeline=2\n";
+        for id in [1, 2, 3] {
+            let path = server.directory.join(format!("meta/{id}-backup.info"));
+            fs::write(path, info).unwrap();
+        }
+        assert!(server.has_backup(Status::Done, Some(Timeline(2))));
+        let _ = fs::remove_dir_all(server.directory.join("base"));
+        assert!(!server.has_backup(Status::Done, Some(Timeline(3))), "another node leads");
         fs::remove_dir_all(&server.directory).unwrap();
     }
 }

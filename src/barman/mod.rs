@@ -3,14 +3,19 @@
 mod archive;
 mod catalog;
 mod fetch;
+mod generation;
 mod jobs;
+mod left_behind;
+mod look;
 mod primary;
 mod remote;
 
 pub use archive::{Archive, Backup, NoBackup, Wal};
-pub use fetch::{FetchError, fetch_wal, is_left_behind, write_sources};
+pub use fetch::{FetchError, fetch_wal, is_left_behind, write_restore_source, write_sources};
+pub use generation::{archives, backup_directory, begin_archive};
 pub use jobs::{JobError, backup, cron};
-pub use remote::{CopyError, Offer, Offers, has_wal, latest_backups};
+pub use look::{begin_job, look, take_backup};
+pub use remote::{CopyError, Offer, Offers, archives_at, backup_at, has_wal, latest_backups};
 
 use crate::cluster::Address;
 use crate::layout::Layout;
@@ -18,10 +23,15 @@ use crate::settings::{NodeKind, Secret, Settings};
 use crate::system::account::Account;
 use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
 use askama::Template;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How long the primary may take to answer barman.
 const CONNECT_TIMEOUT_S: u32 = 5;
+
+/// A host that is gone without a word: without these, what waits for it waits for hours, and does not ask
+/// for whoever leads by then.
+const GONE: &str =
+    "keepalives_idle=10 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=30000";
 
 #[derive(Template)]
 #[template(path = "conf/barman-global.conf", escape = "none")]
@@ -69,7 +79,7 @@ pub fn write_conf(
     let primary = where_the_primary_is(settings, own);
     let conninfo = |user: &str| {
         format!(
-            "{primary} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} passfile={}",
+            "{primary} user={user} dbname=postgres connect_timeout={CONNECT_TIMEOUT_S} {GONE} passfile={}",
             layout.barman_passfile.display()
         )
     };
@@ -103,11 +113,6 @@ fn where_the_primary_is(settings: &Settings, own: &Address) -> String {
             format!("host={hosts} port={ports} target_session_attrs=read-write")
         }
     }
-}
-
-/// Where this cluster's backups and WAL are.
-pub fn backup_directory(settings: &Settings) -> PathBuf {
-    settings.barman.backup_dir.join(&settings.herd.cluster)
 }
 
 /// The system identifier of the cluster whose backups are in `directory`, if barman has noted

@@ -2,6 +2,7 @@
 //! backups would log barman's complaints every minute for as long as the cluster is away, and the
 //! first backup of a fresh cluster would come a minute later than it can.
 
+use crate::cluster::Timeline;
 use crate::system::child::{Program, ProgramError};
 use crate::system::wait;
 use std::fs;
@@ -19,17 +20,31 @@ const WAIT_AT_MOST: Duration = Duration::from_secs(50);
 /// In the server's own directory. Holds what was said about it, so that it is said once.
 const NOTE: &str = ".pgherd-no-primary";
 
+/// What is asked: where it writes. A standby is asked as well, where it keeps backups of its own.
+const QUESTION: &str =
+    "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END";
+
+/// A server that answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answers {
+    /// On which timeline it writes; `None` from a standby.
+    pub(super) timeline: Option<Timeline>,
+}
+
 /// Waits for the server that `conninfo` means, for most of a minute. Says once, over all the jobs
 /// that wait for the same, what is waited for.
-pub(super) async fn answers(conninfo: &str, directory: &Path) -> bool {
+pub(super) async fn answers(conninfo: &str, directory: &Path) -> Option<Answers> {
     let began = Instant::now();
     let note = directory.join(NOTE);
     loop {
-        let Err(error) = ask(conninfo).await else {
-            if fs::remove_file(&note).is_ok() {
-                info!("the primary answers barman");
+        let error = match ask(conninfo).await {
+            Ok(answers) => {
+                if fs::remove_file(&note).is_ok() {
+                    info!("the primary answers barman");
+                }
+                return Some(answers);
             }
-            return true;
+            Err(error) => error,
         };
         let reason = reason(error);
         if fs::read_to_string(&note).unwrap_or_default() != reason {
@@ -37,7 +52,7 @@ pub(super) async fn answers(conninfo: &str, directory: &Path) -> bool {
             let _ = fs::write(&note, &reason); // Then it is said again.
         }
         if began.elapsed() + ASK_EVERY > WAIT_AT_MOST {
-            return false;
+            return None;
         }
         wait::back_off(ASK_EVERY).await;
     }
@@ -48,9 +63,11 @@ pub(super) fn forget(directory: &Path) {
     let _ = fs::remove_file(directory.join(NOTE)); // Mostly there is none.
 }
 
-async fn ask(conninfo: &str) -> Result<(), ProgramError> {
-    let question = Program::new("psql").args(["-XqAt", "-d", conninfo, "-c", "SELECT"]);
-    question.current_dir("/").output(ANSWER_AT_MOST).await.map(drop)
+async fn ask(conninfo: &str) -> Result<Answers, ProgramError> {
+    let question = Program::new("psql").args(["-XqAt", "-d", conninfo, "-c", QUESTION]);
+    let file = question.current_dir("/").output(ANSWER_AT_MOST).await?.text();
+    let timeline = file.trim().get(..8).and_then(|number| u32::from_str_radix(number, 16).ok());
+    Ok(Answers { timeline: timeline.map(Timeline) })
 }
 
 /// What each member said, on one line, without what is said by all.

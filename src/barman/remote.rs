@@ -2,16 +2,20 @@
 //! newest base backup, copied.
 
 use super::fetch::{FetchError, Sources};
-use crate::cluster::{Lsn, SystemId, Timeline};
+use crate::cluster::{Archive, Lsn, SystemId, Timeline};
+use crate::settings::Secret;
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
-use crate::system::download::Answer;
+use crate::system::download::{Answer, ask_soon};
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// As many pieces as an answer comes in.
 const PIECE_BYTES: usize = 128 << 10;
+/// A directory of some hundred backups is read from the disk.
+const CATALOG_AT_MOST: Duration = Duration::from_secs(10);
 /// In a tar archive each file has a header and is filled up to 512 bytes.
 const TAR_BLOCK_BYTES: u64 = 512;
 
@@ -78,6 +82,36 @@ pub async fn latest_backups(sources: &Path) -> Result<Offers, FetchError> {
         }
     }
     Ok(offers)
+}
+
+/// What the barman of a node has of `cluster`; nothing where it keeps no backups.
+pub async fn archives_at(
+    (host, port): (&str, u16),
+    token: &Secret,
+    cluster: &str,
+) -> io::Result<Vec<Archive>> {
+    let path = format!("/archive/backups?cluster={cluster}");
+    let said = ask_soon("GET", (host, port), &path, Some(token.expose()), CATALOG_AT_MOST).await?;
+    match said.code {
+        200 => serde_json::from_str(&said.text).map_err(io::Error::other),
+        404 => Ok(Vec::new()),
+        code => Err(io::Error::other(format!("{code} {}", said.text.trim()))),
+    }
+}
+
+/// The backup with that id in one of a node's archives.
+pub async fn backup_at(
+    (host, port): (String, u16),
+    token: &Secret,
+    of: &str,
+    id: &str,
+) -> Result<Offer, CopyError> {
+    let node = format!("{host}:{port}");
+    let read = |source| CopyError::Read { id: id.to_owned(), node: node.clone(), source };
+    let path = format!("/archive/backup/{id}?of={of}");
+    let answer = super::fetch::ask(&host, port, &path, token.expose()).await.map_err(read)?;
+    let gone = || read(io::Error::new(io::ErrorKind::NotFound, "it is not there any more"));
+    answer.map(|answer| Offer::of(host, port, answer)).ok_or_else(gone)
 }
 
 /// Whether somebody has the WAL file `name`, whole. An error if nobody who answers has, and somebody

@@ -36,6 +36,8 @@ pub(super) struct Door {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Method {
     Get,
+    /// What not everybody may read.
+    GetShowing,
     Post,
     Put,
     Delete,
@@ -109,6 +111,11 @@ impl<'a> Entrance<'a> {
         self.ask(Method::Get, (&door.host, door.port), path).await
     }
 
+    /// The same for what not everybody may read.
+    pub(super) async fn shown(&self, door: &Door, path: &str) -> io::Result<Said> {
+        self.ask(Method::GetShowing, (&door.host, door.port), path).await
+    }
+
     async fn snapshot_of(&self, host: &str, port: u16) -> io::Result<Snapshot> {
         let said = self.ask(Method::Get, (host, port), "/status").await?;
         serde_json::from_str(&said.text).map_err(io::Error::from)
@@ -117,6 +124,7 @@ impl<'a> Entrance<'a> {
     async fn ask(&self, method: Method, node: (&str, u16), path: &str) -> io::Result<Said> {
         let (method, token) = match method {
             Method::Get => ("GET", None),
+            Method::GetShowing => ("GET", Some(self.settings.herd.control_token.expose())),
             Method::Post => ("POST", Some(self.settings.herd.control_token.expose())),
             Method::Delete => ("DELETE", Some(self.settings.herd.control_token.expose())),
             Method::Put => ("PUT", Some(self.settings.herd.control_token.expose())),

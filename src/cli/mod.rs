@@ -1,6 +1,7 @@
 //! The command line. Answers go to standard output, talk to standard error.
 
 mod ask;
+mod backups;
 mod change;
 mod events;
 mod follow;
@@ -114,6 +115,17 @@ enum Command {
         /// Its name
         node: String,
     },
+    /// Have the node that keeps the backups take one now
+    Backup {
+        /// Come back when it is complete
+        #[arg(long)]
+        wait: bool,
+        /// What to call it
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show the cluster's base backups
+    Backups(Output),
     /// The cluster's members
     #[command(name = "node", subcommand)]
     Members(Members),
@@ -195,7 +207,13 @@ enum Members {
 #[derive(Subcommand)]
 enum Barman {
     Cron(Conf),
-    Backup(Conf),
+    Backup {
+        /// What a person calls it
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        conf: Conf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -212,6 +230,9 @@ struct Fetch {
     /// Not of a timeline that the newest history known here has left behind by then
     #[arg(long)]
     following: bool,
+    /// From what this node is restored from
+    #[arg(long)]
+    restoring: bool,
     /// End the recovery where it cannot be told whether somebody has it
     #[arg(long)]
     sure: bool,
@@ -273,6 +294,8 @@ pub fn main() -> ExitCode {
         Command::Restart { node: name } => asks(&|node| change::restart(node, name.as_deref())),
         Command::Reload { node: name } => asks(&|node| change::reload(node, name.as_deref())),
         Command::Reinit { node: name } => asks(&|node| change::reinit(node, &name)),
+        Command::Backup { wait, name } => asks(&|node| backups::take(node, wait, name.as_deref())),
+        Command::Backups(Output { json }) => asks(&|node| backups::show(node, json)),
         Command::Members(Members::List(Output { json })) => asks(&|node| show::members(node, json)),
         Command::Members(Members::Add { node: name }) => asks(&|node| members::add(node, &name)),
         Command::Members(Members::Remove { node: name }) => {
@@ -305,6 +328,8 @@ impl Command {
             | Command::Restart { .. }
             | Command::Reload { .. }
             | Command::Reinit { .. }
+            | Command::Backup { .. }
+            | Command::Backups(_)
             | Command::Members(_)
             | Command::Events { .. }
             | Command::Health { .. } => true,
@@ -355,9 +380,6 @@ fn bad_settings(problems: &Problems) -> u8 {
 fn check() -> u8 {
     with_settings(|settings| {
         settings.warnings.iter().for_each(say);
-        for variable in &settings.not_yet {
-            say(format!("{variable} is set and has no effect in this version"));
-        }
         match log::filter(settings) {
             Ok(_) => status::DONE,
             Err(problem) => {
@@ -412,7 +434,9 @@ fn barman(job: Barman) -> u8 {
     let done = block_on(async {
         match job {
             Barman::Cron(Conf { conf }) => crate::barman::cron(&conf).await,
-            Barman::Backup(Conf { conf }) => crate::barman::backup(&conf).await,
+            Barman::Backup { name, conf } => {
+                crate::barman::backup(&conf.conf, name.as_deref()).await
+            }
         }
     });
     done.map_or_else(|error| failed(&error), |()| status::DONE)
@@ -421,13 +445,13 @@ fn barman(job: Barman) -> u8 {
 /// Postgres takes 1 to 125 for "there is none": a standby then asks its primary and comes back,
 /// and a recovery without one ends there. More than that ends the server (the manual on
 /// `restore_command`), which is right where an end too early would be worse.
-fn fetch_wal(Fetch { partial, following, sure, name, path }: &Fetch) -> u8 {
+fn fetch_wal(Fetch { partial, following, restoring, sure, name, path }: &Fetch) -> u8 {
     const ENDS_THE_RECOVERY: u8 = 255;
     let pg_wal = path.parent().filter(|_| *following);
     if pg_wal.is_some_and(|pg_wal| crate::barman::is_left_behind(pg_wal, name)) {
         return status::FAILED;
     }
-    let sources = layout::archive_sources();
+    let sources = if *restoring { layout::restore_source() } else { layout::archive_sources() };
     match block_on(crate::barman::fetch_wal(&sources, name, path, *partial)) {
         Ok(true) => status::DONE,
         Ok(false) => status::FAILED, // Without a word: Postgres asks for many that never were.

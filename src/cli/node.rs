@@ -178,6 +178,9 @@ async fn start(
         hold_at,
     });
     let archived = http::Archived::of(&hands.settings, &hands.barman);
+    let takes_backups =
+        |one: http::Archived| one.with_jobs(&hands.settings, &hands.layout, &hands.barman);
+    let archived = archived.map(takes_backups);
     let wishes = http::Wishes::new(&hands.settings, hands.keeper.clone(), sender.clone());
     let (hands_of_the_voter, hands_at_the_end) = (Arc::clone(&hands), Arc::clone(&hands));
     let journal = hands.journal.clone();
@@ -242,9 +245,6 @@ async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotS
         settings.herd.cluster
     );
     settings.warnings.iter().for_each(|warning| warn!("{warning}"));
-    for variable in &settings.not_yet {
-        warn!("{variable} is set and has no effect in this version");
-    }
     let unsafe_flags = conf::unsafe_settings(settings, &conf::of_flags(flags));
     if !unsafe_flags.is_empty() {
         return Err(NotStarted::BadSettings(

@@ -1,9 +1,10 @@
 //! Where a cluster's histories part: the content of a `.history` file.
 
 use super::{Lsn, Timeline};
+use serde::{Deserialize, Serialize};
 
 /// The way from the first timeline to `timeline`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// Where it ends.
     pub timeline: Timeline,
@@ -69,6 +70,12 @@ impl History {
 pub fn wal_file_name(timeline: Timeline, lsn: Lsn, segment_bytes: u64) -> String {
     let (number, in_one) = (lsn.0 / segment_bytes, (1 << 32) / segment_bytes);
     format!("{:08X}{:08X}{:08X}", timeline.0, number / in_one, number % in_one)
+}
+
+/// The timeline in a WAL file's name, and where the file ends. `None` if it is another name.
+pub fn end_of_wal_file(name: &str, segment_bytes: u64) -> Option<(Timeline, Lsn)> {
+    let (timeline, begin) = parse_wal_file_name(name, segment_bytes)?;
+    Some((timeline, Lsn(begin.0 + segment_bytes)))
 }
 
 /// The timeline in a WAL file's name, and where the file begins. `None` if it is another name.

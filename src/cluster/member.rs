@@ -1,7 +1,7 @@
 //! What the nodes of a cluster tell each other. Every node answers `GET /member` on its HTTP port
 //! with a [`Report`], from the moment it looks around until it ends.
 
-use super::{Address, Lsn, NodeId, Role, SystemId, Timeline};
+use super::{Address, BackupsSeen, Lsn, NodeId, Role, SystemId, Timeline};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -40,6 +40,9 @@ pub struct Report {
     /// Who votes, as this node's own variables say; empty where they do not.
     #[serde(default)]
     pub voters: Vec<Address>,
+    /// How the cluster's backups are, if it keeps them.
+    #[serde(default)]
+    pub backups: Option<BackupsSeen>,
 }
 
 /// Histories that a person has given up: those after `kept`, up to `up_to`. Hearsay about them keeps
@@ -79,6 +82,8 @@ pub enum NodeState {
     Starting,
     /// It copies another node's cluster.
     Cloning,
+    /// It brings a backup back.
+    Restoring,
     /// It serves, or keeps backups.
     Running,
     /// It replays what it has missed.
@@ -165,6 +170,7 @@ impl fmt::Display for NodeState {
         f.write_str(match self {
             NodeState::Starting => "starting",
             NodeState::Cloning => "cloning",
+            NodeState::Restoring => "restoring",
             NodeState::Running => "running",
             NodeState::CatchingUp => "catching-up",
             NodeState::Rewinding => "rewinding",

@@ -193,6 +193,7 @@ mod tests {
             witness: false,
             new_voter: None,
             voters: Vec::new(),
+            backups: None,
         };
         let answer = Answer::Report(Box::new(report));
         Sighting { address: host.parse().unwrap(), known: true, proved: true, answer }

@@ -4,6 +4,7 @@
 //! [`Node::apply`] handles each without waiting for the world, and anything slow (carrying out a
 //! plan, asking the server, stopping) is a task that reports back with another event.
 
+mod backups;
 mod decide;
 mod node;
 mod node_role;
@@ -13,4 +14,5 @@ mod synchronous;
 
 pub use node::{Asked, EVENTS_MAX, Event, Granted, Node, Wish};
 pub use node_role::NodeRole;
+pub(crate) use snapshot::bytes_in_words;
 pub use snapshot::{ClusterState, NodeStatus, RunningScenario, ScheduledSwitchover, Snapshot};

@@ -12,12 +12,13 @@ mod wishes;
 
 pub use wishes::{Asked, Granted, Wish};
 
+use super::backups;
 use super::decide::{self, Observation};
 use super::node_role::NodeRole;
 use super::observer::{self, Seen};
 use super::snapshot::{ClusterState, NodeStatus, RunningScenario, ScheduledSwitchover, Snapshot};
 use super::synchronous;
-use crate::cluster::{NodeState, Role, Standing};
+use crate::cluster::{BackupsSeen, NodeState, Role, Standing};
 use crate::execute::{Hands, PlanError, Progress};
 use crate::lead::Appointment;
 use crate::members::Memory;
@@ -64,6 +65,8 @@ pub enum Event {
     Lead(Box<crate::keeper::Seen>),
     /// A person wants something.
     Asked(Asked),
+    /// How the backups are that this node keeps; none where it keeps none just now.
+    Backups(Option<Box<BackupsSeen>>),
     /// Our server takes writes, and another node leads by the record.
     Usurps,
     /// The time has come for what people have put off, which stands among their wishes no more; or it
@@ -227,6 +230,11 @@ impl Node {
                 }
             });
         }
+        tokio::spawn(backups::watch(
+            Arc::clone(&hands),
+            self.published.subscribe(),
+            sender.clone(),
+        ));
         tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
@@ -295,6 +303,7 @@ impl Node {
             Event::Asked(asked) => self.asked(asked),
             Event::Usurps => self.usurps(),
             Event::Due(appointment) => self.due(appointment),
+            Event::Backups(seen) => self.backups_seen(seen),
             Event::StopRequested(how) => self.stop_requested(how),
             Event::ReloadRequested => drop(self.reload()),
             Event::Stopped(_) => unreachable!("`run` ends on it"),
@@ -378,7 +387,7 @@ impl Node {
         let Hands { settings, layout, .. } = &*self.hands;
         let plan = scenario::plan(settings, layout, self.bearings.means, scenario.clone());
         match &scenario {
-            Scenario::PrimaryFirstStart { .. } => {
+            Scenario::PrimaryFirstStart { .. } | Scenario::Restore { .. } => {
                 self.say(Standing::Preparing { role: Role::Primary });
             }
             Scenario::StandbyFirstStart { .. } => {
@@ -422,6 +431,7 @@ impl Node {
             row.state = match progress.activity {
                 Activity::Starting => NodeState::Starting,
                 Activity::Cloning => NodeState::Cloning,
+                Activity::Restoring => NodeState::Restoring,
                 Activity::Rewinding => NodeState::Rewinding,
                 Activity::CatchingUp => NodeState::CatchingUp,
                 Activity::Promoting => NodeState::Promoting,

@@ -3,8 +3,10 @@
 
 mod words;
 
+pub(crate) use words::bytes_in_words;
+
 use super::node_role::NodeRole;
-use crate::cluster::{Address, Lsn, NodeId, NodeState, Report, Timeline};
+use crate::cluster::{Address, BackupsSeen, Lsn, NodeId, NodeState, Report, Timeline};
 use crate::execute::{Hands, Progress};
 use crate::layout::Means;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,9 @@ pub struct Snapshot {
     pub warnings: Vec<String>,
     /// A row a node; the first one is the node that answers.
     pub nodes: Vec<NodeStatus>,
+    /// As the node that keeps them says; none where nobody who answers does.
+    #[serde(default)]
+    pub backups: Option<BackupsSeen>,
     /// What this node says of itself to the others.
     #[serde(skip)]
     pub report: Option<Report>,
@@ -163,6 +168,7 @@ impl Snapshot {
                 location: settings.repmgr.location.clone(),
                 ..NodeStatus::unknown(&settings.repmgr.node_name, hands.address.clone())
             }],
+            backups: None,
             report: None,
             looked: None,
         }

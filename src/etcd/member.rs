@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::settings::{EtcdEndpoint, Failover, Settings};
 use crate::system::account::Account;
 use crate::system::child::Program;
-use crate::system::files::{FileError, ensure_directory, ensure_file};
+use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory, ensure_file};
 use std::net::{Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -141,6 +141,16 @@ impl Member {
     pub fn note_voted(&self, account: &Account) -> Result<(), FileError> {
         let text = "This voter's etcd has been part of a majority.\n";
         ensure_file(&self.voted, text, 0o600, account).map(drop)
+    }
+
+    /// How many have a vote.
+    pub fn voters(&self) -> usize {
+        self.voters.len()
+    }
+
+    /// Afterwards its etcd remembers nothing. That it has voted it remembers.
+    pub fn forget(&self, account: &Account) -> Result<(), FileError> {
+        acting_as(account, || empty_directory(&self.data, &[]))
     }
 
     /// A client of the other voters.

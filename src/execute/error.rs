@@ -76,6 +76,12 @@ pub enum StepError {
         /// Its node's name.
         to: String,
     },
+    /// The server that was to replay an archive ended.
+    #[error(
+        "postgres has ended the recovery, and its last lines say why; if the target was not reached, the \
+         archive ends before it: give an earlier one, or none to have all there is"
+    )]
+    RecoveryEnded,
     /// The step needs a server, and none runs.
     #[error("postgres does not run")]
     NoServer,

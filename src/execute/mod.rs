@@ -5,6 +5,8 @@ mod archive;
 mod error;
 mod lead;
 mod removal;
+mod restore;
+mod server;
 mod standby;
 mod upstream;
 
@@ -17,17 +19,17 @@ use crate::cluster::{Address, NodeId};
 use crate::cron;
 use crate::etcd;
 use crate::journal::Journal;
-use crate::keeper::{Keeper, LeadError};
+use crate::keeper::Keeper;
 use crate::layout::Layout;
 use crate::lead::Rival;
-use crate::postgres::{self, Bytes, Session, restore};
+use crate::postgres::{self, Bytes, Session, restore as archive_command};
 use crate::repmgr::{self, Identity};
 use crate::scenario::{Activity, Plan, Scenario, Step};
-use crate::service::{Durability, Listen, ServiceName, Shutdown};
+use crate::service::{Listen, ServiceName, Shutdown};
 use crate::settings::{Secret, Settings};
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
-use crate::system::files::{FileError, acting_as, ensure_file, failed};
+use crate::system::files::{FileError, acting_as, ensure_file};
 use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
 use crate::system::output::OutputHandle;
@@ -243,6 +245,13 @@ impl Hands {
             Step::InitDataDirectory { .. } => {
                 postgres::initdb(settings, layout, account).await?;
             }
+            Step::BringBack { restore, .. } => self.bring_back(restore, teller).await?,
+            Step::Recover { restore, port } => self.recover(restore, *port, teller).await?,
+            Step::BeginArchive => {
+                if let Some(name) = barman::begin_archive(settings, &self.barman, account)? {
+                    info!("what was restored is another history: its backups go to {name}");
+                }
+            }
             Step::StartPostgres { listen, durability } => {
                 self.start_postgres(*listen, *durability).await?;
             }
@@ -257,7 +266,7 @@ impl Hands {
             }
             Step::WritePostgresConf => {
                 postgres::write_conf(settings, layout, account)?;
-                restore::leave_alone_unless_needed(layout, account).await?;
+                archive_command::leave_alone_unless_needed(layout, account).await?;
             }
             Step::CheckServerSettings => {
                 let assignments = postgres::operator_assignments(layout, &self.flags);
@@ -340,49 +349,6 @@ impl Hands {
             Step::Checkpoint => kept.to(self, "postgres").await?.checkpoint().await?,
             Step::AwaitReceived { to } => self.await_received(to).await?,
             Step::ReleaseLead { to } => self.release_lead(Some(to)).await?,
-        }
-        Ok(())
-    }
-
-    async fn start_postgres(
-        &self,
-        listen: Listen,
-        durability: Durability,
-    ) -> Result<(), StepError> {
-        let Hands { settings, layout, postgres: account, .. } = self;
-        postgres::leftovers::ensure_none().await?;
-        acting_as(account, || postgres::remove_stale_socket(layout, listen))?;
-        let limits = postgres::limits(&layout.bin_dir, &layout.pgdata, account).await;
-        let mut server =
-            postgres::server(layout, account, &self.flags, listen, durability, &limits);
-        for fd in self.lock.descriptors() {
-            let fd = fd.try_clone_to_owned().map_err(failed("keep the lock of", &layout.pgdata))?;
-            server = server.keep_fd(fd);
-        }
-        for (name, value) in oom_variables(settings) {
-            server = server.env(name, value);
-        }
-        let pgdata = layout.pgdata.clone();
-        self.may_start(listen)?;
-        let before = postgres::pid_file_written(&pgdata);
-        let accepts = |pid| postgres::accepts_connections(&pgdata, pid, before);
-        self.supervisor.start_postgres(server, listen, accepts).await?;
-        Ok(())
-    }
-
-    /// A standby may always be started; whoever would take writes must hold the lead, and the init half
-    /// must know until when.
-    fn may_start(&self, listen: Listen) -> Result<(), StepError> {
-        let Some(keeper) = &self.keeper else { return Ok(()) };
-        let takes_writes = matches!(listen, Listen::Consumer { .. })
-            && !self.layout.pgdata.join("standby.signal").exists();
-        if takes_writes {
-            return if keeper.now().leads { Ok(()) } else { Err(LeadError::NotOurs.into()) };
-        }
-        if let Some(guard) = &self.guard
-            && !keeper.now().leads
-        {
-            guard.lift().map_err(|error| LeadError::Unguarded(error.to_string()))?;
         }
         Ok(())
     }
@@ -470,24 +436,6 @@ fn privileges(role: &str) -> &'static str {
         "barman_streaming" => include_str!("../../templates/sql/role-barman_streaming.sql"),
         other => unreachable!("no plan asks for role {other}"),
     }
-}
-
-/// The postmaster keeps the container's score and its children get a higher one: to lose a
-/// session is better than to lose the server. Lowering would need a capability that a container
-/// has not (tried), raising needs none. The variables are Postgres' own
-/// (`fork_process.c`), so the operator's values win.
-fn oom_variables(settings: &Settings) -> [(&'static str, String); 2] {
-    let postgres = &settings.postgres;
-    let ours = fs::read_to_string("/proc/self/oom_score_adj")
-        .ok()
-        .and_then(|text| text.trim().parse::<i32>().ok())
-        .unwrap_or_default();
-    let file = postgres.oom_adjust_file.clone().unwrap_or("/proc/self/oom_score_adj".to_owned());
-    let value = postgres.oom_adjust_value.clone();
-    [
-        ("PG_OOM_ADJUST_FILE", file),
-        ("PG_OOM_ADJUST_VALUE", value.unwrap_or_else(|| (ours + 200).min(1000).to_string())),
-    ]
 }
 
 /// The file that keeps the node's id.

@@ -1,13 +1,18 @@
-//! barman's WAL files and base backups, for the cluster's own nodes: `GET /archive/wal/NAME` and
-//! `GET /archive/backup/latest`, with the control token as `Authorization: Bearer`.
+//! barman's WAL files and base backups, for the cluster's own nodes: `GET /archive/wal/NAME`,
+//! `GET /archive/backup/latest` (or an id) and `GET /archive/backups`, with the control token as
+//! `Authorization: Bearer`. `of=NAME` means another of barman's directories than the one in use: what a
+//! cluster was restored from.
 //!
 //! Whoever has the token gets all of the database. It follows from the repmgr password unless the
 //! operator gives one, and that role may read all of it too. While that password is the
 //! documented one, only neighbours are let in, as `pg_hba.conf` does.
 
 use super::Connection;
+use super::backup::Jobs;
 use super::token::{Token, said};
+use super::wishes::value;
 use crate::barman::{Archive, Backup, NoBackup, Wal};
+use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::child::Streamed;
@@ -17,7 +22,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use hyper::body::Frame;
 use std::fs::File;
@@ -45,26 +50,39 @@ const PIECES_MAX: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Archived {
     archive: Archive,
+    cluster: String,
     token: Token,
     streams: Arc<Semaphore>,
+    jobs: Option<Jobs>,
 }
 
 impl Archived {
+    /// The same, and base backups are taken when somebody asks for one.
+    pub fn with_jobs(mut self, settings: &Settings, layout: &Layout, account: &Account) -> Self {
+        self.jobs = Some(Jobs::new(settings, layout, account));
+        self
+    }
+
     /// barman's directory, which belongs to `account`. `None` where this node keeps no backups.
     pub fn of(settings: &Settings, account: &Account) -> Option<Self> {
         settings.herd.keeps_backups().then(|| Archived {
             archive: Archive::new(settings, account),
+            cluster: settings.herd.cluster.clone(),
             token: Token::of(settings),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            jobs: None,
         })
     }
 }
 
 pub(super) fn routes(archived: Archived) -> Router {
+    let jobs = archived.jobs.clone().map(super::backup::routes).unwrap_or_default();
     Router::new()
         .route("/archive/wal/{name}", get(wal))
-        .route("/archive/backup/latest", get(latest_backup))
+        .route("/archive/backup/{id}", get(backup))
+        .route("/archive/backups", get(backups))
         .with_state(archived)
+        .merge(jobs)
 }
 
 async fn wal(
@@ -75,11 +93,13 @@ async fn wal(
     headers: HeaderMap,
 ) -> Result<Response, Response> {
     let turn = admit(&archived, &connection, &headers).await?;
-    let with_partial = query.as_deref() == Some("partial");
+    let query = query.as_deref();
+    let with_partial = query.is_some_and(|query| query.split('&').any(|part| part == "partial"));
+    let of = value(query, "of");
     // A look at the disk, which may be slow: not on the thread that runs the node.
     let archive = archived.archive.clone();
     let looked_for = name.clone();
-    let found = blocking(move || archive.wal(&looked_for, with_partial)).await;
+    let found = blocking(move || archive.wal(of.as_deref(), &looked_for, with_partial)).await;
     match found {
         Ok(Some(Wal::Plain(file, length))) => {
             let mut response = streamed(&connection, turn, Source::File(file.into()));
@@ -97,14 +117,34 @@ async fn wal(
     }
 }
 
-async fn latest_backup(
+/// What there is, as JSON: of this cluster, or of the one of that name.
+async fn backups(
     State(archived): State<Archived>,
     Extension(connection): Extension<Connection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let _turn = admit(&archived, &connection, &headers).await?;
+    let cluster = value(query.as_deref(), "cluster").unwrap_or(archived.cluster);
+    let archive = archived.archive.clone();
+    Ok(Json(blocking(move || archive.all(&cluster)).await).into_response())
+}
+
+async fn backup(
+    State(archived): State<Archived>,
+    Extension(connection): Extension<Connection>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
     let turn = admit(&archived, &connection, &headers).await?;
     let archive = archived.archive.clone();
-    let backup = match blocking(move || archive.latest_backup()).await {
+    let of = value(query.as_deref(), "of");
+    let look = move || match id.as_str() {
+        "latest" => archive.latest_backup(),
+        id => archive.backup(of.as_deref(), id),
+    };
+    let backup = match blocking(look).await {
         Ok(backup) => backup,
         Err(none @ NoBackup::None) => return Err(said(StatusCode::NOT_FOUND, none)),
         Err(other) => return Err(said(StatusCode::CONFLICT, other)),

@@ -2,6 +2,7 @@
 //! [`Snapshot`]; no handler asks the server anything.
 
 mod archive;
+mod backup;
 mod events;
 mod token;
 mod wishes;

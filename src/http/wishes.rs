@@ -226,7 +226,10 @@ async fn failover(
     let waits = {
         let snapshot = snapshots.borrow();
         let standing = snapshot.report.as_ref().map(|report| report.standing);
-        matches!(standing, Some(Standing::AtRest { role: Role::Primary, .. }))
+        // … or to bring back a backup in the place of a history that is recorded.
+        let restores = wishes.settings.restore.is_some();
+        (matches!(standing, Some(Standing::AtRest { role: Role::Primary, .. }))
+            || restores && matches!(standing, Some(Standing::Empty { .. })))
             && snapshot.nodes[0].waits_for.is_some()
     };
     if !waits {

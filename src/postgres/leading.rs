@@ -72,6 +72,21 @@ impl Session {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
+    /// Whether this server recovers no further, because it has come to where it was asked to.
+    pub async fn is_replay_paused(&self) -> Result<bool, SqlError> {
+        // Without the second a server that has just been promoted would say that it does not recover.
+        let query =
+            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END";
+        self.is_true("ask whether the replay is paused", query).await
+    }
+
+    /// When what this server has replayed last was committed.
+    pub async fn last_replayed(&self) -> Result<Option<String>, SqlError> {
+        let query = "SELECT pg_last_xact_replay_timestamp()::text";
+        let rows = self.rows("ask what was replayed last", query).await?;
+        Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
     /// Afterwards commits wait for each of these standbys, or for nobody: those that begin later, and as
     /// soon as the server has read its configuration again, which it does at once.
     pub async fn wait_for_standbys(&self, names: &[&str]) -> Result<(), SqlError> {

@@ -19,6 +19,7 @@ mod primary_restart;
 mod recognise;
 mod refusal;
 mod rejoin;
+mod restore;
 mod situation;
 mod standby_first_start;
 mod standby_restart;
@@ -28,6 +29,7 @@ mod wait;
 pub use plan::{Plan, Stage};
 pub use recognise::recognise;
 pub use refusal::Refusal;
+pub use restore::{Kept, KeptBy, NoBackup, Restore};
 pub use situation::{BackupsOf, Cluster, DataDirectory, Lead, Ourselves, PortInUse, Situation};
 pub use step::{Activity, Patience, Step};
 pub use wait::Wait;
@@ -44,6 +46,13 @@ pub enum Scenario {
     PrimaryFirstStart {
         /// What an interrupted first start left is thrown away first.
         begun_anew: bool,
+    },
+    /// "Restore DB from backup", on an empty volume.
+    Restore {
+        /// What an interrupted start left is thrown away first.
+        begun_anew: bool,
+        /// Which backup, and how far.
+        restore: Box<Restore>,
     },
     /// "Master is restarted but still is the master".
     PrimaryRestart {
@@ -107,6 +116,9 @@ pub fn plan(settings: &Settings, layout: &Layout, means: Means, scenario: Scenar
     let mut stages = match &scenario {
         Scenario::PrimaryFirstStart { begun_anew } => {
             primary_first_start::stages(settings, layout, *begun_anew)
+        }
+        Scenario::Restore { begun_anew, restore } => {
+            restore::stages(settings, layout, *begun_anew, restore)
         }
         Scenario::PrimaryRestart { adopted: false } => primary_restart::stages(settings),
         Scenario::PrimaryRestart { adopted: true } => primary_restart::adoption(settings),

@@ -83,7 +83,7 @@ pub(super) fn records(settings: &Settings) -> Stage {
 }
 
 /// Before this node is registered: repmgr refuses a second primary.
-fn with_others_forgotten(mut records: Stage) -> Stage {
+pub(super) fn with_others_forgotten(mut records: Stage) -> Stage {
     let at = records.steps.iter().position(|step| *step == Step::RegisterPrimary);
     records.steps.insert(at.unwrap_or(records.steps.len()), Step::ForgetOthers);
     records

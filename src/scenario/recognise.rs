@@ -20,9 +20,9 @@
 //! that gap closes where nothing but the cluster itself promotes.
 
 use super::situation::{Cluster, DataDirectory, Lead, Situation};
-use super::{Decision, Refusal, Scenario, Wait};
+use super::{Decision, Refusal, Scenario, Wait, restore};
 use crate::cluster::{Address, ControlData, Lsn, Report, Role, Standing, Timeline};
-use crate::settings::{NodeKind, Settings};
+use crate::settings::{NodeKind, RestoreSettings, Settings};
 
 /// The checkpoint that ends a shutdown takes a few hundred bytes, and a standby has replayed it; a
 /// WAL page more is a write.
@@ -43,14 +43,20 @@ pub fn recognise(settings: &Settings, situation: &Situation) -> Result<Decision,
     match &situation.data_directory {
         DataDirectory::Empty | DataDirectory::Unfinished => {
             situation.fit_for_a_first_start(FIRST_START_NEEDS_MIB)?;
-            if settings.not_yet.contains(&"RESTORE_FROM") {
-                return Err(Refusal::RestoreNotYet { pgdata: pgdata() });
+            let restore = settings.restore.as_ref();
+            if restore.is_none() || settings.repmgr.first_role == Role::Standby {
+                situation.begins_with_no_backups()?;
             }
             if settings.repmgr.first_role == Role::Standby && situation.ourselves.knows_nobody {
                 return Err(Refusal::NobodyToFollow);
             }
             situation.of_our_cluster(&settings.herd.cluster, None)?;
-            Ok(first_start(settings, situation))
+            match (first_start(settings, situation), restore) {
+                (Decision::Begin(Scenario::PrimaryFirstStart { begun_anew }), Some(asked)) => {
+                    restored(asked, situation, begun_anew)
+                }
+                (decision, _) => Ok(decision),
+            }
         }
         DataDirectory::Foreign { found } => {
             Err(Refusal::ForeignFiles { pgdata: pgdata(), found: found.clone() })
@@ -84,6 +90,12 @@ fn first_start(settings: &Settings, situation: &Situation) -> Decision {
     }
     match (settings.repmgr.first_role, situation.leader()) {
         (Role::Standby, _) | (Role::Primary, Ok(Some(_))) => join,
+        (Role::Primary, Ok(None)) if restores_instead(settings, situation) => {
+            match situation.beside_the_record() {
+                Some(wait) => Decision::Wait(wait),
+                None => Decision::Begin(Scenario::PrimaryFirstStart { begun_anew }),
+            }
+        }
         // There is, or was, a cluster: whoever has its data leads.
         (Role::Primary, _) if matches!(situation.lead, Lead::Held { .. } | Lead::Handed { .. }) => {
             join
@@ -96,6 +108,37 @@ fn first_start(settings: &Settings, situation: &Situation) -> Decision {
     }
 }
 
+/// There is a record of who leads, nobody who answers has the data that it is about, and a restore is asked
+/// for. The record is of a history that goes on; what is restored is another. So only a person may say that
+/// the one is to be given up for the other, and the record is then changed as for a failover.
+fn restores_instead(settings: &Settings, situation: &Situation) -> bool {
+    settings.restore.is_some()
+        && matches!(situation.lead, Lead::Held { .. })
+        && situation.reports().all(|(_, report)| report.position().is_none())
+}
+
+/// The backup that serves is chosen before anything is touched, and there is room for it.
+fn restored(
+    asked: &RestoreSettings,
+    situation: &Situation,
+    begun_anew: bool,
+) -> Result<Decision, Refusal> {
+    let kept = &situation.kept;
+    let has_any = kept.archives.iter().any(|(_, archive)| !archive.backups.is_empty());
+    let not_asked = !kept.asked || !kept.unclear.is_empty();
+    if !has_any && not_asked {
+        let why = match kept.unclear.is_empty() {
+            true => "the nodes that keep backups".to_owned(),
+            false => kept.unclear.join("; "),
+        };
+        return Ok(Decision::Wait(Wait::Backups { why }));
+    }
+    let restore = restore::choose(asked, kept, situation.major)
+        .map_err(|why| Refusal::NothingToRestore { why })?;
+    situation.has_room_for(&restore)?;
+    Ok(Decision::Begin(Scenario::Restore { begun_anew, restore: Box::new(restore) }))
+}
+
 /// Who keeps us from making a new cluster: whoever has one, or would make one too.
 ///
 /// Of two who would, each has said so (its `Empty` is to be had on its HTTP port) before it asks
@@ -104,11 +147,17 @@ fn first_start(settings: &Settings, situation: &Situation) -> Decision {
 /// nobody begins, and is seen `Preparing` by the other from then on.
 fn in_the_way_of_a_first_start(settings: &Settings, situation: &Situation) -> Option<Wait> {
     let reports = || situation.reports();
-    let has_a_cluster = |report: &Report| report.newest().is_some();
+    // Who asks for a restore names the history that is to go on, and knows that there were others: only
+    // data is in the way of that, not what somebody remembers.
+    let restores = settings.restore.is_some();
+    let has_a_cluster = |report: &Report| match restores {
+        true => report.position().is_some(),
+        false => report.newest().is_some(),
+    };
     if let Some((address, _)) = reports().find(|(_, report)| has_a_cluster(report)) {
         return Some(Wait::NobodyLeads { address: address.clone() });
     }
-    if situation.ourselves.had_members {
+    if situation.ourselves.had_members && !restores {
         return Some(Wait::DataMissing { pgdata: situation.pgdata.clone() });
     }
     let makes = |report: &Report| report.standing == Standing::Preparing { role: Role::Primary };

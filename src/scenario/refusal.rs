@@ -1,5 +1,6 @@
 //! Why a node is not started, and what the operator can do about it. One line each.
 
+use super::NoBackup;
 use crate::cluster::{Address, SystemId, Timeline};
 use crate::layout::Major;
 use std::path::PathBuf;
@@ -133,8 +134,8 @@ pub enum Refusal {
     /// The backups of another cluster would be mixed with ours.
     #[error(
         "{} holds backups of a database cluster (system identifier {found}) that is not in {}: is \
-         this the right data volume, and the right image? To begin another cluster, give it \
-         another BARMAN_BACKUP_DIR, or another volume there", .directory.display(), .pgdata.display()
+         this the right data volume, and the right image? To bring one of them back: RESTORE_FROM=latest. \
+         To begin another cluster, give it another BARMAN_BACKUP_DIR, or another volume there", .directory.display(), .pgdata.display()
     )]
     ForeignBackups {
         /// barman's directory of this cluster.
@@ -144,14 +145,28 @@ pub enum Refusal {
         /// Whose backups they are.
         found: String,
     },
-    /// A restore is asked for.
+    /// A restore is asked for, and nothing serves.
     #[error(
-        "RESTORE_FROM is set, and this version does not restore by itself; README, \"Bring a backup \
-         back\", says how to by hand; remove it to begin an empty cluster in {}", .pgdata.display()
+        "RESTORE_FROM is set, and {why}; nothing was changed (README, \"Bring a backup back\")"
     )]
-    RestoreNotYet {
-        /// Where an empty cluster would go.
-        pgdata: PathBuf,
+    NothingToRestore {
+        /// Why.
+        why: NoBackup,
+    },
+    /// A restore needs room for all of it.
+    #[error(
+        "{} has {free_mib} MiB free, and to bring backup {id} back takes {needed_mib} MiB; nothing was \
+         changed; give the volume more room", .directory.display()
+    )]
+    NoRoomToRestore {
+        /// Where the cluster would go.
+        directory: PathBuf,
+        /// Which backup.
+        id: String,
+        /// What there is.
+        free_mib: u64,
+        /// What is needed.
+        needed_mib: u64,
     },
     /// A node without Postgres has nothing but cron, which needs root.
     #[error(

@@ -1,6 +1,6 @@
 //! The facts [`recognise`](super::recognise) may look at, gathered once at the start.
 
-use super::{Refusal, Wait};
+use super::{Kept, Refusal, Restore, Wait};
 use crate::cluster::{Address, ControlData, GivenUp, Report, Role, Sighting, SystemId, Timeline};
 use crate::layout::Major;
 use std::path::PathBuf;
@@ -28,6 +28,8 @@ pub struct Situation {
     pub mounted_elsewhere: Option<PathBuf>,
     /// Whose backups are in barman's directory.
     pub backups_of: Option<BackupsOf>,
+    /// What there is to restore from, where that is asked for.
+    pub kept: Kept,
     /// This node, as the others know it.
     pub ourselves: Ourselves,
     /// What every other member says that is configured, registered or remembered.
@@ -224,6 +226,41 @@ impl Situation {
         }
     }
 
+    /// Who led by the record, unless a person has said that this is over.
+    pub(super) fn beside_the_record(&self) -> Option<Wait> {
+        let Lead::Held { holder, timeline, .. } = &self.lead else { return None };
+        let wait = Wait::RestoreBesideRecord { holder: holder.clone(), timeline: *timeline };
+        (!self.ourselves.leads_alone).then_some(wait)
+    }
+
+    /// All of the backup fits, and what is replayed on top of it.
+    pub(super) fn has_room_for(&self, restore: &Restore) -> Result<(), Refusal> {
+        let needed_mib = restore.needs_mib();
+        match (&self.data_directory, self.free_mib) {
+            // What an interrupted start left makes room by being thrown away.
+            (DataDirectory::Unfinished, _) => Ok(()),
+            (_, Some(free_mib)) if free_mib < needed_mib => Err(Refusal::NoRoomToRestore {
+                directory: self.pgdata.clone(),
+                id: restore.backup.id.clone(),
+                free_mib,
+                needed_mib,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A new cluster's backups are not mixed with another's.
+    pub(super) fn begins_with_no_backups(&self) -> Result<(), Refusal> {
+        match &self.backups_of {
+            None => Ok(()),
+            Some((directory, found)) => Err(Refusal::ForeignBackups {
+                directory: directory.clone(),
+                pgdata: self.pgdata.clone(),
+                found: found.clone(),
+            }),
+        }
+    }
+
     /// A new cluster has room, and what it stands on is kept.
     pub(super) fn fit_for_a_first_start(&self, needed_mib: u64) -> Result<(), Refusal> {
         if let Some(mounted) = &self.mounted_elsewhere {
@@ -231,13 +268,6 @@ impl Situation {
                 mounted: mounted.clone(),
                 pgdata: self.pgdata.clone(),
                 data_dir: self.data_dir.clone(),
-            });
-        }
-        if let Some((directory, found)) = &self.backups_of {
-            return Err(Refusal::ForeignBackups {
-                directory: directory.clone(),
-                pgdata: self.pgdata.clone(),
-                found: found.clone(),
             });
         }
         match (&self.data_directory, self.free_mib) {

@@ -4,6 +4,7 @@
 //! A step's doc comment is its post-condition. A step holds what was decided and no secret:
 //! printing or storing a plan is always safe.
 
+use super::restore::{Restore, up_to};
 use crate::service::{Durability, Listen, ServiceName};
 use crate::settings::CloneFrom;
 use serde::Serialize;
@@ -39,6 +40,25 @@ pub enum Step {
     /// includes the former. The server will not look into the archive because a killed container
     /// did, unless it is a copy that cannot be used without.
     WritePostgresConf,
+    /// The data directory holds a backup as it was taken, with no WAL of its own and nothing in it that
+    /// was about the node it is of; it is marked as unfinished, and a server that starts on it recovers.
+    BringBack {
+        /// Which, and from whom.
+        restore: Box<Restore>,
+        /// The data directory.
+        pgdata: PathBuf,
+    },
+    /// The server has replayed the archive's WAL up to where it was asked to, and takes writes on a
+    /// timeline of its own, out of reach.
+    Recover {
+        /// From where, and up to where.
+        restore: Box<Restore>,
+        /// Names the socket meanwhile.
+        port: u16,
+    },
+    /// barman's directory of this cluster has nothing of another history in it, and the volume says which
+    /// it is.
+    BeginArchive,
     /// Every setting that replication, backup or a promise depends on is in force.
     CheckServerSettings,
     /// The superuser's password is the configured one.
@@ -170,6 +190,8 @@ pub enum Activity {
     Starting,
     /// It copies another node's cluster.
     Cloning,
+    /// It brings a backup back.
+    Restoring,
     /// It takes back what the others have not.
     Rewinding,
     /// It serves, and replays what it has missed.
@@ -185,12 +207,14 @@ impl Step {
     pub fn activity(&self) -> Activity {
         match self {
             Step::TakeCopy { .. } | Step::MoveIn => Activity::Cloning,
+            Step::BringBack { .. } | Step::Recover { .. } => Activity::Restoring,
             Step::EndInOrder { .. } | Step::Rewind => Activity::Rewinding,
             Step::AskArchive | Step::AwaitReplay | Step::AwaitStream => Activity::CatchingUp,
             Step::DiscardUnfinished { .. }
             | Step::InitDataDirectory { .. }
             | Step::StartPostgres { .. }
             | Step::StopPostgres
+            | Step::BeginArchive
             | Step::WritePostgresConf
             | Step::CheckServerSettings
             | Step::EnsureSuperuserPassword
@@ -232,7 +256,8 @@ impl Step {
     pub(super) fn is_for_backups(&self) -> bool {
         matches!(
             self,
-            Step::WriteBarmanConf
+            Step::BeginArchive
+                | Step::WriteBarmanConf
                 | Step::WriteBarmanCron
                 | Step::Supervise { service: ServiceName::Crond }
         )
@@ -275,6 +300,16 @@ impl fmt::Display for Step {
                 write!(f, "start postgres on port {port}")
             }
             Step::StopPostgres => write!(f, "stop postgres"),
+            Step::BringBack { restore, pgdata } => {
+                write!(f, "copy {restore} to {}, marked as unfinished", pgdata.display())
+            }
+            Step::Recover { restore, port } => {
+                let then = if restore.pauses { ", and wait for a person there" } else { "" };
+                write!(f, "recover up to {} on port {port}, out of reach{then}", up_to(restore))
+            }
+            Step::BeginArchive => {
+                write!(f, "leave the archive that it came from alone, and begin another")
+            }
             Step::WritePostgresConf => write!(f, "write pgherd.conf and pg_hba.conf"),
             Step::CheckServerSettings => {
                 write!(f, "check that no setting of the operator's endangers the cluster")
@@ -317,7 +352,7 @@ impl fmt::Display for Step {
             }
             Step::AwaitStream => write!(f, "see that WAL comes from the primary"),
             Step::AwaitReplay => write!(f, "see that what the primary writes is replayed here"),
-            Step::ForgetOthers => write!(f, "forget the nodes that another image registered"),
+            Step::ForgetOthers => write!(f, "forget the nodes that were registered before"),
             Step::RegisterStandby => write!(f, "register this node as a standby"),
             Step::DiscardOld => write!(f, "throw away what was replaced"),
             Step::TakeLead => write!(f, "take the lead, as the record has it"),

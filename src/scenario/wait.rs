@@ -155,6 +155,24 @@ pub enum Wait {
         /// Of our disk.
         ours: Timeline,
     },
+    /// Whoever could have a backup does not say so.
+    #[error("RESTORE_FROM is set, and nobody who answers has a backup: waits for {why}")]
+    Backups {
+        /// Who is waited for.
+        why: String,
+    },
+    /// There is a record of a cluster that lives, or has.
+    #[error(
+        "RESTORE_FROM is set, and by the cluster's record {holder} leads on timeline {timeline}: waits until \
+         it does, and joins it; if all of that cluster's data is gone, and what is restored here is to take \
+         its place: pgherd failover --allow-data-loss on this node"
+    )]
+    RestoreBesideRecord {
+        /// The node's name.
+        holder: String,
+        /// Its timeline.
+        timeline: Timeline,
+    },
     /// Another one makes the cluster at this moment.
     #[error("{address} makes the cluster just now: waits until it leads, and joins it")]
     FirstStartElsewhere {

@@ -6,8 +6,8 @@ use super::values::{
     AbsolutePath, BackupDir, BackupId, Backups, CloneFrom, ClusterName, ConfigDir,
     DEFAULT_ETCD_PORT, DatabaseName, Endpoints, EtcdPort, Failover, Flag, GivenNodeId, Host,
     HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member, Members, NodeKind, NodeName,
-    OomScore, Port, Priority, Retention, RoleName, Schedule, Span, Synchronous, TargetAction,
-    TargetLsn, TargetTimeline, TransactionId, Voters, WindowUnit,
+    OomScore, Port, Priority, Retention, RoleName, Schedule, SourceNode, Span, Synchronous,
+    TargetAction, TargetLsn, TargetTime, TargetTimeline, TransactionId, Voters, WindowUnit,
 };
 use crate::cluster::{Address, SyncMode};
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -70,12 +70,15 @@ pub(super) struct Input {
     pub(super) barman_schedule: Schedule,
 
     pub(super) restore_from: Option<BackupId>,
-    pub(super) restore_target_time: Option<Line>,
+    pub(super) restore_target_time: Option<TargetTime>,
     pub(super) restore_target_lsn: Option<TargetLsn>,
     pub(super) restore_target_name: Option<Line>,
     pub(super) restore_target_xid: Option<TransactionId>,
     pub(super) restore_target_action: TargetAction,
     pub(super) restore_target_timeline: TargetTimeline,
+    pub(super) restore_cluster: Option<ClusterName>,
+    pub(super) restore_source: Option<SourceNode>,
+    pub(super) restore_token: Option<Secret>,
 
     pub(super) postgres_user: RoleName,
     pub(super) postgres_db: Option<DatabaseName>,
@@ -144,7 +147,10 @@ impl Default for Input {
             restore_target_name: None,
             restore_target_xid: None,
             restore_target_action: TargetAction::Promote,
-            restore_target_timeline: TargetTimeline::latest(),
+            restore_target_timeline: TargetTimeline::Latest,
+            restore_cluster: None,
+            restore_source: None,
+            restore_token: None,
 
             postgres_user: RoleName("postgres".into()),
             postgres_db: None,

@@ -5,7 +5,7 @@ use super::source::Given;
 use super::values::{Failover, HostAuthMethod, NodeKind, TOOL_ROLES};
 use super::{
     BarmanSettings, HerdSettings, Listing, PostgresSettings, RepmgrSettings, Secret, Settings,
-    quorum,
+    quorum, restore,
 };
 use crate::cluster::Role;
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,11 +15,11 @@ impl Settings {
     pub(super) fn new(mut input: Input, given: &[Given], mut warnings: Vec<String>) -> Self {
         let database = input.postgres_db.get_or_insert_with(|| input.postgres_user.same_database());
         let database = database.0.clone();
-        let set = given.iter().map(|given| given.variable);
-        let not_yet = set.filter(|variable| !has_effect(variable)).collect();
         let method = input.postgres_host_auth_method.as_ref();
         warnings.extend(method.and_then(HostAuthMethod::warning).map(str::to_owned));
         warnings.extend(quorum::warning(&input).map(str::to_owned));
+
+        warnings.extend(restore::warning(&input));
 
         let listing = Listing::new(&input, given);
         let derived = input.pgherd_control_token.is_none();
@@ -35,12 +35,13 @@ impl Settings {
             && !is_given("PGHERD_ETCD_ENDPOINTS")
             && !is_given("PGHERD_FAILOVER");
         let etcd = quorum::etcd(&mut input);
+        let restore = restore::meant(&mut input, &control_token);
 
         Settings {
             warnings,
-            not_yet,
             default_passwords,
             listing,
+            restore,
             postgres: PostgresSettings {
                 port: input.postgres_port.0,
                 technical_port: input.postgres_technical_port.0,
@@ -108,11 +109,6 @@ fn token_from(password: &Secret) -> Secret {
     mac.update(b"pgherd control token 1");
     let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
     Secret::try_from(hex).expect("digits")
-}
-
-/// Whether this version does what `variable` asks for. Shorten it as functions arrive.
-fn has_effect(variable: &str) -> bool {
-    !variable.starts_with("RESTORE_")
 }
 
 /// The roles that have a password of the document's; any of those, for all are public.

@@ -12,6 +12,7 @@ mod near_miss;
 mod problem;
 mod proof;
 mod quorum;
+mod restore;
 mod secret;
 mod source;
 mod values;
@@ -22,11 +23,12 @@ mod tests;
 pub use listing::{Listed, Listing};
 pub use problem::{Problem, Problems};
 pub use proof::proof;
+pub use restore::{RestoreFrom, RestoreSettings, RestoreTarget};
 pub use secret::{Secret, secret_variables};
 pub use source::Origin;
 pub use values::{
     Backups, CloneFrom, EtcdEndpoint, Failover, LogFormat, NodeKind, Retention, Schedule,
-    WindowUnit,
+    TargetTimeline, WindowUnit,
 };
 
 use crate::cluster::{Address, NodeId, Role, SyncMode};
@@ -50,10 +52,10 @@ pub struct Settings {
     pub barman: BarmanSettings,
     /// `PGHERD_*`.
     pub herd: HerdSettings,
+    /// `RESTORE_*`: what an empty data directory gets. `None` without `RESTORE_FROM`.
+    pub restore: Option<RestoreSettings>,
     /// One line each: names that look misspelt, choices that are unwise.
     pub warnings: Vec<String>,
-    /// Variables that are set, but have no effect in this version.
-    pub not_yet: Vec<&'static str>,
     /// The database roles whose password anyone can look up: it is one of the document's.
     pub default_passwords: Vec<String>,
     listing: Listing,
@@ -226,6 +228,7 @@ pub fn read(
     collisions.extend(directories::in_the_way(&input, &problems));
     collisions.extend(nobody_to_back_up(&input, &problems));
     collisions.extend(quorum::problems(&input, &problems));
+    collisions.extend(restore::problems(&input, &problems));
     problems.extend(collisions);
     if problems.is_empty() {
         Ok(Settings::new(input, &all_given, warnings))

@@ -96,6 +96,7 @@ pub(crate) fn serving(address: Address, role: Role, timeline: u32) -> Sighting {
         witness: false,
         new_voter: None,
         voters: Vec::new(),
+        backups: None,
     };
     let answer = Answer::Report(Box::new(report));
     Sighting { address, known: true, proved: true, answer }

@@ -39,7 +39,17 @@ impl Product {
     pub(crate) fn new(means: Means, spoil: fn(&mut Vec<Stage>)) -> Self {
         // Its name has no number: the primary gives it one.
         let variables = [("POSTGRES_DB", "shop"), ("REPMGR_NODE_NAME", "web")];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self::with(&variables, means, spoil)
+    }
+
+    /// The same with something else in the environment.
+    pub(crate) fn with(
+        variables: &[(&str, &str)],
+        means: Means,
+        spoil: fn(&mut Vec<Stage>),
+    ) -> Self {
+        let variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let no_files = |_: &std::path::Path| Ok(String::new());
         let settings = settings::read(variables, no_files).expect("these settings are right");
         Product { settings, means, spoil }

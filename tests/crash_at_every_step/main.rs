@@ -5,6 +5,7 @@
 
 mod elsewhere;
 mod life;
+mod restored;
 mod spoilt;
 mod standby;
 mod steps;

@@ -27,6 +27,9 @@ impl World {
                 data.roles.insert("superuser", true);
                 data.databases.insert("postgres".to_owned());
             }
+            Step::BringBack { .. } => self.bring_back()?,
+            Step::Recover { .. } => self.recover()?,
+            Step::BeginArchive => self.own_archive = true,
             Step::StartPostgres { listen, durability } => self.start(*listen, *durability)?,
             Step::StopPostgres => {
                 must(self.server.take().is_some(), "no server runs that could be stopped")?;
@@ -77,11 +80,16 @@ impl World {
                 )?;
                 data.registered = true;
             }
-            Step::WriteBarmanConf => drop(self.files.insert("barman.conf")),
+            Step::WriteBarmanConf => {
+                let restored = self.data.as_ref().is_some_and(|data| data.restored);
+                must(!restored || self.own_archive, "barman writes to what it was restored from")?;
+                self.files.insert("barman.conf");
+            }
             Step::WriteBarmanCron => drop(self.files.insert("crontab")),
             Step::Complete { .. } => {
                 must(self.server.is_none(), "a running server still writes")?;
                 let data = self.data()?;
+                must(data.recovered == data.restored, "half of a history is complete")?;
                 data.on_disk = true;
                 data.marked = false;
             }
@@ -119,6 +127,8 @@ impl World {
             Step::Rewind => World::REWIND_HALVES,
             Step::FollowPrimary { .. } => World::FOLLOW_HALVES,
             Step::InitDataDirectory { .. }
+            | Step::BringBack { .. }
+            | Step::Recover { .. }
             | Step::RunInitHooks
             | Step::EnsureRole { .. }
             | Step::Complete { .. }
@@ -128,6 +138,7 @@ impl World {
             | Step::ClaimIdentity => 1,
             // Each is one file, one transaction or one process: there or not.
             Step::StartPostgres { .. }
+            | Step::BeginArchive
             | Step::StopPostgres
             | Step::WritePostgresConf
             | Step::CheckServerSettings
@@ -169,6 +180,12 @@ impl World {
             Step::InitDataDirectory { .. } => {
                 self.data.get_or_insert_default().marked = true;
             }
+            Step::BringBack { .. } => {
+                let data = self.data.get_or_insert_default();
+                (data.marked, data.garbage) = (true, true);
+            }
+            // It replays, and nothing of it is on the disk.
+            Step::Recover { .. } => self.data()?.garbage = true,
             Step::RunInitHooks => {
                 let data = self.asked()?;
                 data.hooks_begun += 1;
@@ -202,6 +219,7 @@ impl World {
         let data = self.data()?;
         let whole = data.initialised && !data.garbage && !data.missing;
         must(whole, "there is no cluster to start")?;
+        must(data.recovered == data.restored, "it would recover what it finds, and no further")?;
         if leads_elsewhere {
             must(data.is_standby, "it takes writes beside the primary")?;
             must(data.follows.is_some(), "it would wait for WAL from nobody")?;

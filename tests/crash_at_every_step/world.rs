@@ -16,6 +16,8 @@ pub(crate) struct World {
     pub(crate) rewinding: bool,
     /// The node's number.
     pub(crate) id_kept: bool,
+    /// That barman's directory is another one than what it was restored from.
+    pub(crate) own_archive: bool,
     /// In the container's own file system.
     pub(crate) files: BTreeSet<&'static str>,
     /// What runs, and ends with the container.
@@ -73,6 +75,10 @@ pub(crate) struct Data {
     pub(crate) streamed: bool,
     /// Its server looks for WAL in the archive, too.
     pub(crate) asks_archive: bool,
+    /// It came out of an archive.
+    pub(crate) restored: bool,
+    /// It has replayed what came after it, and is a history of its own.
+    pub(crate) recovered: bool,
     /// For others, from the time when it was a primary.
     pub(crate) slots: bool,
     pub(crate) way: Way,
@@ -242,6 +248,7 @@ impl World {
             ports_in_use: Vec::new(),
             mounted_elsewhere: None,
             backups_of: None,
+            kept: crate::restored::kept(),
             ourselves: Ourselves {
                 address: "here".parse().expect("it is one"),
                 newest: None,

@@ -1,14 +1,15 @@
 //! The scenario engine from outside: which section applies, and what its plan says.
 //! `UPDATE_GOLDEN=1 cargo test --test scenarios` rewrites the plans; review the diff.
 
+mod restore;
 mod sightings;
 mod who_leads;
 
 use pgherd::cluster::{Role, SystemId};
 use pgherd::layout::{Layout, Means};
 use pgherd::scenario::{
-    self, Cluster, DataDirectory, Decision, Lead, Ourselves, Plan, PortInUse, Refusal, Scenario,
-    Situation, Step,
+    self, Cluster, DataDirectory, Decision, Kept, Lead, Ourselves, Plan, PortInUse, Refusal,
+    Scenario, Situation, Step,
 };
 use pgherd::service::ServiceName;
 use pgherd::settings::{self, Settings};
@@ -46,6 +47,15 @@ fn plans_are_their_golden_files() {
         ("follow-and-discard", Means::EveryAccount, Scenario::Follow { replaces: true }),
         ("promoted", Means::EveryAccount, Scenario::Promoted),
         ("backup-node-start", Means::EveryAccount, Scenario::BackupNodeStart),
+        ("restore", Means::EveryAccount, restore::scenario(&[])),
+        (
+            "restore-to-look-first",
+            Means::EveryAccount,
+            restore::scenario(&[
+                ("RESTORE_TARGET_TIME", "2026-11-20 12:00:00+01:00"),
+                ("RESTORE_TARGET_ACTION", "pause"),
+            ]),
+        ),
     ] {
         golden(name, &plan(&defaults(), means, scenario).to_string());
     }
@@ -94,6 +104,7 @@ fn scenarios_have_the_documents_titles() {
         RESTART,
         Scenario::StandbyFirstStart { begun_anew: false },
         Scenario::StandbyRestart { moves_in: false },
+        restore::scenario(&[]),
     ] {
         let _ = lines_of(scenario.title());
     }
@@ -233,7 +244,16 @@ fn a_refusal_names_the_thing_and_the_remedy() {
             &[],
             ["/home/barman/data/pgherd", "system identifier 77", pgdata, "BARMAN_BACKUP_DIR"],
         ),
-        (fine(), &[("RESTORE_FROM", "latest")], ["RESTORE_FROM", "by hand", "remove it", pgdata]),
+        (
+            Situation { kept: Kept { asked: true, ..Kept::default() }, ..fine() },
+            &[("RESTORE_FROM", "latest")],
+            ["RESTORE_FROM", "no complete base backup", "cluster pgherd", "nothing was changed"],
+        ),
+        (
+            Situation { kept: restore::kept(), free_mib: Some(200), ..fine() },
+            &[("RESTORE_FROM", "latest")],
+            [pgdata, "200 MiB free", "backup 20261121T000000", "542 MiB"],
+        ),
         (
             with(DataDirectory::Cluster(Cluster { recovering: true, ..on_disk(Role::Primary, 1) })),
             &[],
@@ -303,7 +323,8 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::Recovering { .. } => 10,
         Refusal::CannotLook { .. } => 11,
         Refusal::MaybeInUse { .. } => 12,
-        Refusal::RestoreNotYet { .. } => 13,
+        Refusal::NothingToRestore { .. } => 13,
+        Refusal::NoRoomToRestore { .. } => 18,
         Refusal::BackupNodeNeedsRoot { .. } => 14,
         Refusal::AnotherCluster { .. } => 15,
         Refusal::OtherName { .. } => 16,
@@ -313,7 +334,7 @@ fn number(refusal: &Refusal) -> usize {
 }
 
 const fn number_of_refusals() -> usize {
-    18
+    19
 }
 
 /// It passed these checks when it was begun, and throwing it away makes the room that it takes.
@@ -419,6 +440,7 @@ fn fine() -> Situation {
         ports_in_use: Vec::new(),
         mounted_elsewhere: None,
         backups_of: None,
+        kept: Kept::default(),
         ourselves: Ourselves {
             address: "node1".parse().expect("a host is an address"),
             newest: None,

@@ -44,6 +44,7 @@ pub(crate) fn says(host: &str, standing: Standing) -> Sighting {
         witness: false,
         new_voter: None,
         voters: Vec::new(),
+        backups: None,
     };
     Sighting { address, known: true, proved: true, answer: Answer::Report(Box::new(report)) }
 }

@@ -22,6 +22,8 @@ mod members;
 mod official_image;
 mod one_writer;
 mod own_etcd;
+mod restored;
+mod restored_cluster;
 mod secrets;
 mod slave_first_start;
 mod slave_goes_on;

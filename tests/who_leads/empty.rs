@@ -93,6 +93,7 @@ impl Beginning {
                 witness: false,
                 new_voter: None,
                 voters: Vec::new(),
+                backups: None,
             });
             let answer = report.map_or(Answer::Silent, |report| Answer::Report(Box::new(report)));
             Sighting { address: address(other), known: false, proved: true, answer }
@@ -108,6 +109,7 @@ impl Beginning {
             ports_in_use: Vec::new(),
             mounted_elsewhere: None,
             backups_of: None,
+            kept: pgherd::scenario::Kept::default(),
             ourselves: Ourselves {
                 address: address(node),
                 newest: None,

@@ -63,6 +63,7 @@ pub(crate) fn situation(
         ports_in_use: Vec::new(),
         mounted_elsewhere: None,
         backups_of: None,
+        kept: pgherd::scenario::Kept::default(),
         ourselves: Ourselves {
             address: address(node),
             newest: Some(Timeline(newest.into())),
@@ -111,6 +112,7 @@ fn report(node: usize, told: Told) -> Report {
         witness: false,
         new_voter: None,
         voters: Vec::new(),
+        backups: None,
     }
 }
 

@@ -113,11 +113,16 @@ impl Node {
             Scenario::StandbyFirstStart { .. } | Scenario::Rejoin { .. } | Scenario::Replace => {
                 self.try_again();
             }
+            // Whoever has the backup may be back then.
+            Scenario::Restore { .. } if matches!(&failed.source, StepError::Backup(_)) => {
+                self.try_again();
+            }
             // The server ended meanwhile.
             Scenario::Follow { .. } | Scenario::FromArchive | Scenario::Promoted => {
                 self.start_again();
             }
             Scenario::PrimaryFirstStart { .. }
+            | Scenario::Restore { .. }
             | Scenario::PrimaryRestart { .. }
             | Scenario::Recovery
             | Scenario::StandbyRestart { .. }
@@ -240,6 +245,7 @@ impl Node {
 fn made_by(scenario: &Scenario) -> Role {
     match scenario {
         Scenario::PrimaryFirstStart { .. }
+        | Scenario::Restore { .. }
         | Scenario::PrimaryRestart { .. }
         | Scenario::Recovery
         | Scenario::Promoted

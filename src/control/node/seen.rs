@@ -1,7 +1,7 @@
 //! What follows from a look at the server and at the members, and what is shown of it.
 
 use super::{ClusterState, Node, NodeRole, NodeStatus, Observation, Phase, decide};
-use crate::cluster::{Answer, NodeState, Role, Sighting, Standing};
+use crate::cluster::{Answer, BackupsSeen, NodeState, Role, Sighting, Standing};
 use crate::control::decide::Local;
 use crate::control::observer::Seen;
 use crate::postgres::peer::Record;
@@ -72,6 +72,7 @@ impl Node {
             report.given_up = seen.memory.given_up;
             report.members = seen.memory.addresses();
         }
+        self.backups_said(&seen.sightings);
         self.disagreement = self.disagreement(&seen.sightings);
         self.gather_warnings();
         if let Some((health, records)) = &seen.local
@@ -92,6 +93,27 @@ impl Node {
         self.say(Standing::Serving { role, timeline, lsn: lsn_now });
         if let Some(report) = &mut self.snapshot.report {
             report.system = Some(system);
+        }
+    }
+
+    /// This node keeps the backups itself.
+    pub(super) fn backups_seen(&mut self, seen: Option<Box<BackupsSeen>>) {
+        let seen = seen.map(|seen| *seen);
+        if let Some(report) = &mut self.snapshot.report {
+            report.backups.clone_from(&seen);
+        }
+        if seen.is_some() {
+            self.snapshot.backups = seen;
+            self.gather_warnings();
+        }
+    }
+
+    /// Another node keeps them, and says how they are. One that is silent has said it last.
+    fn backups_said(&mut self, sightings: &[Sighting]) {
+        let own = self.snapshot.report.as_ref().is_some_and(|report| report.backups.is_some());
+        let mut said = sightings.iter().filter_map(|one| one.report()?.backups.as_ref());
+        if let Some(said) = said.next().filter(|_| !own) {
+            self.snapshot.backups = Some(said.clone());
         }
     }
 
@@ -249,6 +271,8 @@ impl Node {
     pub(super) fn gather_warnings(&mut self) {
         let lately = self.undone.iter().chain(&self.disagreement).chain(&self.silence);
         let lately = lately.chain(&self.voters_silent).chain(&self.writes_wait);
+        let backups = self.snapshot.backups.iter().flat_map(|seen| &seen.warnings);
+        let lately = lately.chain(backups);
         self.snapshot.warnings = self.standing_warnings.iter().chain(lately).cloned().collect();
     }
 }

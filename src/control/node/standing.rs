@@ -60,6 +60,7 @@ impl Node {
                 true => Vec::new(), // Told by another, who may know better by now.
                 false => settings.herd.voters.clone(),
             },
+            backups: before.as_ref().and_then(|before| before.backups.clone()),
         });
     }
 }

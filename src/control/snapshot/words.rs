@@ -1,6 +1,8 @@
 //! `pgherd status` for people.
 
 use super::{NodeStatus, RunningScenario, Snapshot};
+use crate::cluster::BackupsSeen;
+use crate::control::backups::span;
 use std::fmt;
 
 impl Snapshot {
@@ -40,7 +42,7 @@ impl RunningScenario {
 }
 
 /// With three digits at most.
-fn bytes_in_words(bytes: u64) -> String {
+pub(crate) fn bytes_in_words(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if size < 1000.0 {
@@ -50,6 +52,16 @@ fn bytes_in_words(bytes: u64) -> String {
         size /= 1024.0;
     }
     format!("{size:.1} TB")
+}
+
+/// `backups on node3: 3, the newest of 20261121T030001, 5 h old; ok`.
+fn backups_in_words(seen: &BackupsSeen) -> String {
+    let BackupsSeen { node, last, age_seconds, count, state, running_bytes, .. } = seen;
+    let newest = last.as_ref().zip(*age_seconds);
+    let newest = newest.map(|(id, age)| format!(", the newest {id}, {} old", span(age)));
+    let running = running_bytes.map(|bytes| format!("; {} of another", bytes_in_words(bytes)));
+    let (newest, running) = (newest.unwrap_or_default(), running.unwrap_or_default());
+    format!("backups on {node}: {count}{newest}{running}; {state}")
 }
 
 /// For a person: 80 columns, a row a node.
@@ -99,6 +111,9 @@ impl fmt::Display for Snapshot {
                 writeln!(f, "  waits: {reason}")?;
             }
         }
+        if let Some(backups) = &self.backups {
+            writeln!(f, "{}", backups_in_words(backups))?;
+        }
         self.warnings.iter().try_for_each(|warning| writeln!(f, "! {warning}"))
     }
 }
@@ -135,6 +150,7 @@ mod tests {
                 row("node1", NodeRole::Primary, false),
                 row("node2", NodeRole::Standby, true),
             ],
+            backups: None,
             report: None,
             looked: None,
         }

@@ -233,3 +233,27 @@ fn an_answer_that_is_not_all_there_is_cut_off() {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
     });
 }
+
+#[test]
+fn another_archive_is_asked_for_by_its_name_and_nothing_else_is_one() {
+    on_a_stand(async |stand| {
+        let other = stand.directory.join("pgherd.2/wals/0000000100000000");
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join(SEGMENT), "another history").unwrap();
+        let get = async |of: &str| {
+            stand.get(&format!("/archive/wal/{SEGMENT}?of={of}"), "open sesame").await
+        };
+        assert_eq!(get("pgherd.2").await, (200, "another history".to_owned()));
+        for of in ["pgherd", "pgherd.3", "..", ".", "pgherd%2F..%2Fpgherd.2", "%2Fetc", ".pgherd"] {
+            assert_eq!(get(of).await.0, 404, "{of}");
+        }
+        // barman archives the last file of a timeline so.
+        stand.put(&format!("wals/0000000100000000/{SEGMENT}.partial"), "the end");
+        assert_eq!(stand.fetched(SEGMENT, false).await, None);
+        assert_eq!(stand.fetched(SEGMENT, true).await.unwrap(), b"the end");
+        assert_eq!(stand.get("/archive/backups", "open").await.0, 401);
+        let (code, all) = stand.get("/archive/backups", "open sesame").await;
+        assert!(code == 200 && all.starts_with("[{\"name\":\"pgherd.2\""), "{all}");
+        assert_eq!(stand.get("/archive/backup/..?of=pgherd", "open sesame").await.0, 404);
+    });
+}

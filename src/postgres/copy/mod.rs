@@ -84,7 +84,7 @@ pub async fn take(
     let program = with_a_name(program, account, &layout.run_dir);
     let takes = progress::taken(progress);
     program.run_with(Tag::from("pg_basebackup"), output, COPY_AT_MOST, takes).await?;
-    acting_as(account, || without_their_pgherd(layout))?;
+    acting_as(account, || without_their_pgherd(clone))?;
     Ok(())
 }
 
@@ -134,8 +134,7 @@ fn free_waldir<'a>(
 }
 
 /// A source whose state directory or work lies in its data directory sends them along.
-fn without_their_pgherd(layout: &Layout) -> Result<(), FileError> {
-    let clone = &layout.work.clone;
+fn without_their_pgherd(clone: &Path) -> Result<(), FileError> {
     for name in OURS {
         remove(&clone.join(name))?;
     }

@@ -29,6 +29,19 @@ pub async fn complete(
     account: &Account,
 ) -> Result<(), PostgresError> {
     let clone = &layout.work.clone;
+    make_ours(settings, layout, account, clone)?;
+    let sync = as_postgres(layout, account, "initdb").arg("--sync-only").arg("--pgdata").arg(clone);
+    with_a_name(sync, account, &layout.run_dir).output(SYNC_AT_MOST).await?;
+    Ok(())
+}
+
+/// The same for any directory, and not brought to the disk.
+pub fn make_ours(
+    settings: &Settings,
+    layout: &Layout,
+    account: &Account,
+    clone: &Path,
+) -> Result<(), FileError> {
     acting_as(account, || without_links(clone))?;
     let free = free_waldir(settings, layout, account)?;
     if let Some(wal) = free {
@@ -43,11 +56,8 @@ pub async fn complete(
             remove(&here)?;
             symlink(wal, &here).map_err(failed("link", &here))?;
         }
-        without_their_pgherd(layout)
-    })?;
-    let sync = as_postgres(layout, account, "initdb").arg("--sync-only").arg("--pgdata").arg(clone);
-    with_a_name(sync, account, &layout.run_dir).output(SYNC_AT_MOST).await?;
-    Ok(())
+        without_their_pgherd(clone)
+    })
 }
 
 /// A backup without tablespaces, its WAL apart, has no links: one that has is none of a server's.

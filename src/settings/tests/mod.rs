@@ -71,7 +71,7 @@ fn what_the_document_does_not_name_has_the_contract_s_defaults() {
     assert_eq!(settings.herd.log_format, LogFormat::Text);
     assert_eq!(settings.postgres.user, "postgres");
     assert_eq!(settings.postgres.database, "postgres");
-    assert!(settings.warnings.is_empty() && settings.not_yet.is_empty());
+    assert!(settings.warnings.is_empty());
 }
 
 #[test]
@@ -161,22 +161,6 @@ fn unwise_choices_and_misspelt_names_are_warned_of() {
     let warning = "REPMGR_NODENAME is not a setting; did you mean REPMGR_NODE_NAME?";
     assert_eq!(read_pairs(&misspelt[..1]).unwrap().warnings, [warning]);
     assert_eq!(read_pairs(&misspelt).unwrap_err().warnings, [warning]);
-}
-
-#[test]
-fn what_has_no_effect_yet_is_said_when_it_is_asked_for() {
-    let not_yet = |variable, value| read_pairs(&[(variable, value)]).unwrap().not_yet;
-    for (variable, value) in [("RESTORE_FROM", "latest"), ("RESTORE_TARGET_TIMELINE", "0x1F")] {
-        assert_eq!(not_yet(variable, value), [variable]);
-    }
-    assert!(not_yet("PGHERD_ROLE", "data").is_empty());
-    assert!(not_yet("PGHERD_FAILOVER", "eager").is_empty());
-    assert!(not_yet("PGHERD_LEASE", "4s").is_empty());
-    assert!(not_yet("PGHERD_SYNCHRONOUS", "off").is_empty());
-    assert!(not_yet("PGHERD_ETCD_ENDPOINTS", "https://etcd1:2379/, etcd2:2379").is_empty());
-    assert!(not_yet("REPMGR_SLAVES", "node2").is_empty());
-    assert!(not_yet("REPMGR_MASTER_HOST", "node1").is_empty());
-    assert!(not_yet("PGHERD_VOTERS", "node1 node2 node3").is_empty());
 }
 
 #[test]

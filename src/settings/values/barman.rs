@@ -4,6 +4,7 @@ use super::number;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// How long backups stay. `Display` is barman's `retention_policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -119,6 +120,25 @@ impl Schedule {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// How long it may be from one time to the next. A day of the month and a weekday count both, as cron has
+    /// it, so that the least of the two is taken. What is not worth a calendar is rounded up.
+    pub fn distance_at_most(&self) -> Duration {
+        let texts: Vec<&str> = self.0.split(' ').collect();
+        let gap = |at: usize| FIELDS[at].widest_gap(texts.get(at).copied().unwrap_or("*"));
+        let [minute, hour, day, month, weekday] = std::array::from_fn(gap);
+        const MINUTE: u64 = 60;
+        let seconds = if let Some(months) = month {
+            months * 31 * 24 * 60 * MINUTE
+        } else if let Some(days) = day.into_iter().chain(weekday).min() {
+            days * 24 * 60 * MINUTE
+        } else if let Some(hours) = hour {
+            hours * 60 * MINUTE
+        } else {
+            minute.unwrap_or(1) * MINUTE
+        };
+        Duration::from_secs(seconds)
+    }
 }
 
 impl TryFrom<String> for Schedule {
@@ -165,6 +185,34 @@ impl Field {
         number(step).is_some_and(|step: u32| (1..=*self.range.end()).contains(&step))
     }
 
+    /// From one of its values to the next, at most; `None` where it allows each.
+    fn widest_gap(&self, list: &str) -> Option<u64> {
+        // Sunday is 0 and 7.
+        let length =
+            if self.range == (0..=7) { 7 } else { self.range.end() - self.range.start() + 1 };
+        let mut values: Vec<u32> = list.split(',').flat_map(|entry| self.values(entry)).collect();
+        values.iter_mut().for_each(|value| *value = (*value - self.range.start()) % length);
+        values.sort_unstable();
+        values.dedup();
+        let next = values.iter().skip(1).copied().chain(values.first().map(|first| first + length));
+        let widest = values.iter().zip(next).map(|(one, next)| next - one).max()?;
+        (widest > 1).then_some(u64::from(widest))
+    }
+
+    /// Those that an entry of a list stands for.
+    fn values(&self, entry: &str) -> Vec<u32> {
+        let (span, step) = entry.split_once('/').unwrap_or((entry, "1"));
+        let step: usize = number(step).unwrap_or(1);
+        let (first, last) = match span.split_once('-') {
+            Some((first, last)) => (self.value(first), self.value(last)),
+            None if span == "*" => (Some(*self.range.start()), Some(*self.range.end())),
+            None => (self.value(span), self.value(span)),
+        };
+        first
+            .zip(last)
+            .map_or(Vec::new(), |(first, last)| (first..=last).step_by(step.max(1)).collect())
+    }
+
     fn value(&self, text: &str) -> Option<u32> {
         let named = self.names.iter().position(|name| name.eq_ignore_ascii_case(text));
         match named {
@@ -180,6 +228,30 @@ mod tests {
 
     fn retention(text: &str) -> Option<String> {
         Retention::try_from(text.to_owned()).ok().map(|retention| retention.to_string())
+    }
+
+    #[test]
+    fn a_schedules_widest_gap_is_known() {
+        let hours = |text: &str| {
+            let schedule = Schedule::try_from(text.to_owned()).unwrap();
+            schedule.distance_at_most().as_secs() as f64 / 3600.0
+        };
+        for (text, expected) in [
+            ("0 3 * * *", 24.0),
+            ("0 */6 * * *", 6.0),
+            ("0 3,15 * * *", 12.0),
+            ("0 1,2 * * *", 23.0),
+            ("*/15 * * * *", 0.25),
+            ("* * * * *", 1.0 / 60.0),
+            ("0 3 * * sun", 7.0 * 24.0),
+            ("0 3 * * 0,7", 7.0 * 24.0),
+            ("0 3 * * mon-fri", 3.0 * 24.0),
+            ("0 3 1 * *", 31.0 * 24.0),
+            ("0 3 1 * sun", 7.0 * 24.0),
+            ("0 3 1 1 *", 12.0 * 31.0 * 24.0),
+        ] {
+            assert_eq!(hours(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub(super) use etcd::{DEFAULT_ETCD_PORT, Endpoints, EtcdPort};
 pub(super) use postgres::{
     DatabaseName, HostAuthMethod, InitdbArgs, OomScore, RoleName, TOOL_ROLES,
 };
-pub(super) use restore::{BackupId, TargetLsn, TargetTimeline, TransactionId};
+pub use restore::TargetTimeline;
+pub(super) use restore::{BackupId, SourceNode, TargetLsn, TargetTime, TransactionId};
 pub use words::{Backups, CloneFrom, Failover, LogFormat, NodeKind};
 pub(super) use words::{Flag, Synchronous, TargetAction};
 

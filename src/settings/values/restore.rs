@@ -2,13 +2,14 @@
 //! `recovery_target_*` parameters take.
 
 use super::{Expected, number};
-use crate::cluster::Lsn;
+use crate::cluster::{Lsn, Moment, Timeline};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// `RESTORE_FROM`.
+/// `RESTORE_FROM`: a word on barman's command line, and a directory's name.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(in crate::settings) struct BackupId(String);
+pub(in crate::settings) struct BackupId(pub(in crate::settings) String);
 
 impl TryFrom<String> for BackupId {
     type Error = Expected;
@@ -22,10 +23,25 @@ impl TryFrom<String> for BackupId {
     }
 }
 
+/// `RESTORE_TARGET_TIME`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(in crate::settings) struct TargetTime(pub(in crate::settings) Moment);
+
+impl TryFrom<String> for TargetTime {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        text.parse().map(TargetTime).map_err(|_| {
+            "a date and a time, such as 2026-11-20 03:00:00+01:00 (without an offset it is UTC)"
+        })
+    }
+}
+
 /// `RESTORE_TARGET_LSN`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(in crate::settings) struct TargetLsn(Lsn);
+pub(in crate::settings) struct TargetLsn(pub(in crate::settings) Lsn);
 
 impl TryFrom<String> for TargetLsn {
     type Error = Expected;
@@ -38,7 +54,7 @@ impl TryFrom<String> for TargetLsn {
 /// `RESTORE_TARGET_XID`.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
-pub(in crate::settings) struct TransactionId(u64);
+pub(in crate::settings) struct TransactionId(pub(in crate::settings) u64);
 
 impl TryFrom<String> for TransactionId {
     type Error = Expected;
@@ -49,14 +65,15 @@ impl TryFrom<String> for TransactionId {
 }
 
 /// `RESTORE_TARGET_TIMELINE`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "String")]
-pub(in crate::settings) struct TargetTimeline(String);
-
-impl TargetTimeline {
-    pub(in crate::settings) fn latest() -> Self {
-        TargetTimeline("latest".to_owned())
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TargetTimeline {
+    /// The newest that the archive knows of.
+    Latest,
+    /// That on which the backup was taken.
+    Current,
+    /// This one.
+    Number(Timeline),
 }
 
 impl TryFrom<String> for TargetTimeline {
@@ -68,9 +85,60 @@ impl TryFrom<String> for TargetTimeline {
             Some(digits) if !digits.starts_with('+') => u32::from_str_radix(digits, 16).ok(),
             _ => number(&text),
         };
-        match ["latest", "current"].contains(&text.as_str()) || number.is_some_and(|n| n > 0) {
-            true => Ok(TargetTimeline(text)),
-            false => Err("latest, current or the number of a timeline"),
+        match (text.as_str(), number) {
+            ("latest", _) => Ok(TargetTimeline::Latest),
+            ("current", _) => Ok(TargetTimeline::Current),
+            (_, Some(number)) if number > 0 => Ok(TargetTimeline::Number(Timeline(number))),
+            _ => Err("latest, current or the number of a timeline"),
+        }
+    }
+}
+
+impl fmt::Display for TargetTimeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TargetTimeline::Latest => f.write_str("latest"),
+            TargetTimeline::Current => f.write_str("current"),
+            TargetTimeline::Number(timeline) => timeline.fmt(f),
+        }
+    }
+}
+
+impl From<TargetTimeline> for String {
+    fn from(timeline: TargetTimeline) -> Self {
+        timeline.to_string()
+    }
+}
+
+/// `RESTORE_SOURCE`: where a node's HTTP port is; without one, this node's own is meant.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub(in crate::settings) struct SourceNode {
+    pub(in crate::settings) host: String,
+    pub(in crate::settings) port: Option<u16>,
+}
+
+impl TryFrom<String> for SourceNode {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let address: crate::cluster::Address = text
+            .parse()
+            .map_err(|_| "the address of a node that keeps backups, host or host:port")?;
+        // An IPv6 address is in brackets where it has a port.
+        let has_port = match text.strip_prefix('[') {
+            Some(rest) => rest.contains("]:"),
+            None => text.matches(':').count() == 1,
+        };
+        Ok(SourceNode { host: address.host, port: has_port.then_some(address.port) })
+    }
+}
+
+impl From<SourceNode> for String {
+    fn from(source: SourceNode) -> Self {
+        match source.port {
+            Some(port) => crate::cluster::Address { host: source.host, port }.to_string(),
+            None => source.host,
         }
     }
 }

@@ -161,15 +161,13 @@ impl TryFrom<String> for Synchronous {
 pub(in crate::settings) enum TargetAction {
     Promote,
     Pause,
-    Shutdown,
 }
 
 impl TryFrom<String> for TargetAction {
     type Error = Expected;
 
     fn try_from(text: String) -> Result<Self, Expected> {
-        let words =
-            [("promote", Self::Promote), ("pause", Self::Pause), ("shutdown", Self::Shutdown)];
-        word(&text, &words, "promote, pause or shutdown")
+        let words = [("promote", Self::Promote), ("pause", Self::Pause)];
+        word(&text, &words, "promote or pause")
     }
 }

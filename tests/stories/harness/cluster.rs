@@ -58,14 +58,20 @@ impl Cluster {
 
     /// As in `compose/primary-standby.yml`: two of them, and a third node that keeps the backups.
     pub fn stack() -> Self {
+        Self::stack_with(|_, recipe| recipe)
+    }
+
+    /// The same with something else in the recipes.
+    pub fn stack_with(change: impl Fn(usize, Recipe) -> Recipe) -> Self {
         let names = ["node1", "node2", "backup"].map(str::to_owned);
         Self::named_nodes(&names, |id, recipe| {
             let recipe = recipe.env("PGHERD_VOTERS", "node1,node2,backup");
             let recipe = recipe.env("PGHERD_FAILOVER", "manual");
-            match id {
+            let recipe = match id {
                 3 => recipe.env("PGHERD_ROLE", "backup").env("REPMGR_MASTER", ""),
                 _ => recipe.env("PGHERD_BACKUPS", "elsewhere"),
-            }
+            };
+            change(id, recipe)
         })
     }
 

@@ -1,0 +1,131 @@
+//! A base backup when somebody wants one: `POST /backup`, with the control token; `GET /backup` says what has
+//! become of it.
+
+use super::Connection;
+use super::token::{Token, said};
+use super::wishes::value;
+use crate::barman;
+use crate::layout::Layout;
+use crate::settings::Settings;
+use crate::system::account::Account;
+use crate::system::error::chain;
+use axum::Router;
+use axum::extract::{Extension, RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::HeaderMap;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::post;
+use serde::Serialize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::{info, warn};
+
+/// One backup at a time.
+#[derive(Clone, Debug)]
+pub(super) struct Jobs {
+    settings: Settings,
+    layout: Layout,
+    account: Account,
+    token: Token,
+    last: Arc<Mutex<Last>>,
+}
+
+/// What became of the last one that was asked for since this node began.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Last {
+    /// It is being taken.
+    running: bool,
+    /// So much of it is there,
+    bytes: Option<u64>,
+    /// of so much, if it is as large as the one before it.
+    bytes_before: Option<u64>,
+    /// Why there is none.
+    failed: Option<String>,
+    /// The newest that is complete.
+    newest: Option<String>,
+}
+
+impl Jobs {
+    pub(super) fn new(settings: &Settings, layout: &Layout, account: &Account) -> Self {
+        Jobs {
+            settings: settings.clone(),
+            layout: layout.clone(),
+            account: account.clone(),
+            token: Token::of(settings),
+            last: Arc::default(),
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn routes(jobs: Jobs) -> Router {
+    Router::new().route("/backup", post(take).get(how_far)).with_state(jobs)
+}
+
+/// A name is one of barman's words on a command line.
+const NAME_MAX: usize = 64;
+
+async fn take(
+    State(jobs): State<Jobs>,
+    Extension(connection): Extension<Connection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = jobs.token.admit(&connection, &headers) {
+        return *refused;
+    }
+    let name = value(query.as_deref(), "name");
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_name = |name: &String| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(fits)
+            && name.len() <= NAME_MAX
+            && name != "latest"
+    };
+    if name.as_ref().is_some_and(|name| !is_name(name)) {
+        let why = "a backup's name has letters, digits, `-`, `_` and `.`, and is not latest";
+        return said(StatusCode::CONFLICT, why);
+    }
+    let node = jobs.settings.repmgr.node_name.clone();
+    {
+        let mut last = jobs.last();
+        if last.running {
+            return said(StatusCode::CONFLICT, format!("{node} takes a base backup already"));
+        }
+        *last = Last { running: true, ..Last::default() };
+    }
+    info!("takes a base backup, as asked");
+    let taking = jobs.clone();
+    tokio::spawn(async move {
+        let Jobs { layout, account, .. } = &taking;
+        let taken = barman::take_backup(layout, account, name.as_deref()).await;
+        if let Err(error) = &taken {
+            warn!("the base backup was not taken: {}", chain(error));
+        }
+        let failed = taken.err().map(|error| chain(&error));
+        *taking.last() = Last { failed, ..Last::default() };
+    });
+    said(StatusCode::ACCEPTED, format!("{node} takes a base backup"))
+}
+
+async fn how_far(
+    State(jobs): State<Jobs>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = jobs.token.admit(&connection, &headers) {
+        return *refused;
+    }
+    let mut last = jobs.last().clone();
+    let (settings, account) = (jobs.settings.clone(), jobs.account.clone());
+    let look = tokio::task::spawn_blocking(move || barman::look(&settings, &account));
+    if let Ok((archive, bytes, _)) = look.await {
+        let newest = archive.backups.last();
+        last.bytes = bytes;
+        last.bytes_before = newest.map(|backup| backup.bytes);
+        last.newest = newest.map(|backup| backup.id.clone());
+    }
+    Json(last).into_response()
+}
