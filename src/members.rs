@@ -236,5 +236,6 @@ pub async fn ask_its_postgres(settings: &Settings, address: &Address) -> Result<
         instance: String::new(),
         witness: false,
         new_voter: None,
+        shown: Default::default(),
     })
 }

@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("etcd",           &[&["cluster", "settings", "service", "layout", "system"]]),
     // Hands.
     ("supervisor",     &[&["service", "system"]]),
-    ("journal",        &[&["system"]]),
+    ("journal",        &[&["cluster", "system"]]),
     ("members",        &[FACTS, TOOLS, &["system"]]),
     ("keeper",         &[FACTS, &["etcd", "system"]]),
     ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members", "journal", "keeper"]]),

@@ -6,11 +6,13 @@ mod fetch;
 mod jobs;
 mod primary;
 mod remote;
+mod shelf;
 
 pub use archive::{Archive, Backup, NoBackup, Wal};
 pub use fetch::{FetchError, fetch_wal, is_left_behind, write_sources};
 pub use jobs::{JobError, backup, cron};
 pub use remote::{CopyError, Offer, Offers, has_wal, latest_backups};
+pub use shelf::shelf;
 
 use crate::cluster::Address;
 use crate::layout::Layout;

@@ -1,7 +1,7 @@
 //! What the nodes of a cluster tell each other. Every node answers `GET /member` on its HTTP port
 //! with a [`Report`], from the moment it looks around until it ends.
 
-use super::{Address, Lsn, NodeId, Role, SystemId, Timeline};
+use super::{Address, Lsn, NodeId, Role, Shown, SystemId, Timeline};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -37,6 +37,9 @@ pub struct Report {
     /// Of a voter: its etcd has never been part of a majority.
     #[serde(default)]
     pub new_voter: Option<bool>,
+    /// For people.
+    #[serde(default)]
+    pub shown: Shown,
 }
 
 /// Histories that a person has given up: those after `kept`, up to `up_to`. Hearsay about them keeps

@@ -2,18 +2,22 @@
 
 mod address;
 mod control_data;
+mod happening;
 mod history;
 mod lsn;
 mod member;
 mod node_id;
+mod shown;
 mod sync_mode;
 
 pub use address::{Address, DEFAULT_PORT, ParseAddressError};
 pub use control_data::{ControlData, SystemId};
+pub use happening::Entry;
 pub use history::{History, wal_file_name};
 pub use lsn::{Lsn, ParseLsnError};
 pub use member::{Answer, GivenUp, NodeState, Report, Sighting, Standing};
 pub use node_id::{NodeId, ParseNodeIdError};
+pub use shown::{BackupState, Backups, RunningScenario, Shown};
 pub use sync_mode::SyncMode;
 
 use serde::{Deserialize, Serialize};

@@ -143,6 +143,7 @@ mod tests {
             instance: host.to_owned(),
             witness: false,
             new_voter: None,
+            shown: Default::default(),
         };
         let answer = Answer::Report(Box::new(report));
         Sighting { address: host.parse().unwrap(), known: true, proved: true, answer }

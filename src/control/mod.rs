@@ -9,8 +9,11 @@ mod node;
 mod node_role;
 mod observer;
 mod snapshot;
+mod survey;
 mod synchronous;
 
 pub use node::{Asked, EVENTS_MAX, Event, Granted, Node, Wish};
 pub use node_role::NodeRole;
-pub use snapshot::{ClusterState, NodeStatus, RunningScenario, Snapshot};
+pub use snapshot::{
+    ClusterState, Counts, Disk, Facts, Fork, Lags, Lease, NodeStatus, RunningScenario, Snapshot,
+};

@@ -95,6 +95,7 @@ pub(crate) fn serving(address: Address, role: Role, timeline: u32) -> Sighting {
         instance: address.host.clone(),
         witness: false,
         new_voter: None,
+        shown: Default::default(),
     };
     let answer = Answer::Report(Box::new(report));
     Sighting { address, known: true, proved: true, answer }

@@ -43,6 +43,7 @@ pub(crate) fn says(host: &str, standing: Standing) -> Sighting {
         instance: host.to_owned(),
         witness: false,
         new_voter: None,
+        shown: Default::default(),
     };
     Sighting { address, known: true, proved: true, answer: Answer::Report(Box::new(report)) }
 }

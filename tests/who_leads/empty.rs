@@ -92,6 +92,7 @@ impl Beginning {
                 instance: format!("n{other}"),
                 witness: false,
                 new_voter: None,
+                shown: Default::default(),
             });
             let answer = report.map_or(Answer::Silent, |report| Answer::Report(Box::new(report)));
             Sighting { address: address(other), known: false, proved: true, answer }

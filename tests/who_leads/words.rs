@@ -110,6 +110,7 @@ fn report(node: usize, told: Told) -> Report {
         instance: format!("n{node}"),
         witness: false,
         new_voter: None,
+        shown: Default::default(),
     }
 }
 

@@ -56,6 +56,7 @@ impl Node {
             instance: instance.clone(),
             witness: settings.herd.kind == NodeKind::Witness,
             new_voter: voter.as_ref().map(|voter| voter.is_new()),
+            shown: before.map(|before| before.shown).unwrap_or_default(),
         });
     }
 }
