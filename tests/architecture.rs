@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     // what cron's jobs call.
     ("http",           &[&["cluster", "settings", "scenario", "control", "journal"]]),
     ("http/archive.rs", &[&["settings", "system", "barman"]]),
+    ("http/relay.rs",  &[&["settings", "system"]]),
     ("http/token.rs",  &[&["settings", "system"]]),
     ("http/wishes.rs", &[&["cluster", "settings", "keeper", "control"]]),
     ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman", "journal"]]),

@@ -14,6 +14,7 @@ mod synchronous;
 
 pub use node::{Asked, EVENTS_MAX, Event, Granted, Node, Wish};
 pub use node_role::NodeRole;
+pub(crate) use snapshot::bytes_in_words;
 pub use snapshot::{
     ClusterState, Counts, Disk, Facts, Fork, Lags, Lease, NodeStatus, RunningScenario, Snapshot,
 };

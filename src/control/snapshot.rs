@@ -4,6 +4,8 @@
 mod facts;
 mod words;
 
+pub(crate) use words::bytes_in_words;
+
 pub use facts::{Counts, Disk, Facts, Fork, Lags, Lease};
 
 use super::node_role::NodeRole;

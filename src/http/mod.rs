@@ -2,10 +2,12 @@
 //! [`Snapshot`]; no handler asks the server anything.
 
 mod archive;
+mod dashboard;
 mod events;
 mod metrics;
 mod patroni;
 mod probes;
+mod relay;
 mod token;
 mod wishes;
 
@@ -76,10 +78,12 @@ pub async fn serve(
     journal: Option<Journal>,
 ) {
     let archive = archived.map(archive::routes).unwrap_or_default();
+    let dashboard = dashboard::routes(snapshots.clone(), journal.clone())
+        .merge(relay::routes(wishes.settings(), snapshots.clone()));
     let journal = journal.map(events::routes).unwrap_or_default();
     let wishes = wishes::routes(wishes, snapshots.clone());
-    let service =
-        TowerToHyperService::new(routes(snapshots).merge(archive).merge(journal).merge(wishes));
+    let all = routes(snapshots).merge(archive).merge(journal).merge(wishes).merge(dashboard);
+    let service = TowerToHyperService::new(all);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
@@ -112,7 +116,6 @@ fn routes(snapshots: Snapshots) -> Router {
         .iter()
         .fold(Router::new(), |routes, (path, probe)| routes.route(path, answer_to(*probe)));
     probes
-        .route("/", answer_to(Probe::Primary))
         // Patroni's own view of a node: the same, and always 200.
         .route("/patroni", answer_to(Probe::Alive))
         .route("/cluster", about(patroni::cluster))

@@ -5,7 +5,7 @@ use std::fmt;
 
 impl Snapshot {
     /// `node2 leads (epoch 3); failover: quorum; paused`.
-    fn who_leads(&self) -> String {
+    pub(crate) fn who_leads(&self) -> String {
         let epoch = self.epoch.map(|epoch| format!(" (epoch {epoch})")).unwrap_or_default();
         let leads = match (&self.primary, &self.holder) {
             (Some(primary), Some(holder)) if primary != holder => {
@@ -22,7 +22,7 @@ impl Snapshot {
 
 impl RunningScenario {
     /// `1.2 of 4.0 GB, 30 %, about 40 s to go`.
-    fn bytes(&self) -> Option<String> {
+    pub(crate) fn bytes(&self) -> Option<String> {
         let (done, total) = (self.bytes_done?, self.bytes_total.filter(|total| *total > 0)?);
         let rest = self.seconds_left.map(|seconds| format!(", about {seconds} s to go"));
         Some(format!(
@@ -36,7 +36,7 @@ impl RunningScenario {
 }
 
 /// With three digits at most.
-fn bytes_in_words(bytes: u64) -> String {
+pub(crate) fn bytes_in_words(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if size < 1000.0 {
