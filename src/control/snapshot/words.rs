@@ -1,6 +1,7 @@
 //! `pgherd status` for people.
 
 use super::{NodeStatus, RunningScenario, Snapshot};
+use crate::cluster::{BackupState, Backups};
 use std::fmt;
 
 impl Snapshot {
@@ -18,6 +19,33 @@ impl Snapshot {
         let paused = if self.paused { "; paused: no roles change by themselves" } else { "" };
         format!("{leads}; failover: {}{paused}", self.failover)
     }
+}
+
+impl Snapshot {
+    /// `votes: node1, node2, node3; lease: 3.2 of 4 s left`.
+    fn about_the_lease(&self) -> Option<String> {
+        let lease = self.lease.as_ref()?;
+        let voters = if self.voters.is_empty() {
+            "an etcd of its own".to_owned()
+        } else {
+            self.voters.join(", ")
+        };
+        let (left, all) = (lease.seconds_left, lease.seconds);
+        Some(format!("votes: {voters}; lease: {left:.1} of {all} s left"))
+    }
+}
+
+/// `backups: 5, the newest 20261120T030001, 60 min ago`.
+fn about(backups: &Backups) -> String {
+    let Backups { count, last, age_seconds, state, .. } = backups;
+    let newest = last.as_ref().map(|last| {
+        let minutes = age_seconds.unwrap_or_default() / 60;
+        let age =
+            if minutes < 120 { format!("{minutes} min") } else { format!("{} h", minutes / 60) };
+        format!(", the newest {last}, {age} ago")
+    });
+    let failed = if *state == BackupState::Failed { "; the last one failed" } else { "" };
+    format!("backups: {count}{}{failed}", newest.unwrap_or_default())
 }
 
 impl RunningScenario {
@@ -94,6 +122,12 @@ impl fmt::Display for Snapshot {
             if let Some(reason) = &node.waits_for {
                 writeln!(f, "  waits: {reason}")?;
             }
+        }
+        if let Some(words) = self.about_the_lease() {
+            writeln!(f, "{words}")?;
+        }
+        if let Some(backups) = &self.backups {
+            writeln!(f, "{}", about(backups))?;
         }
         self.warnings.iter().try_for_each(|warning| writeln!(f, "! {warning}"))
     }

@@ -2,7 +2,7 @@
 //! stream from these below them, and who has no data at the bottom. As wide as a phone; larger screens
 //! show it larger.
 
-use super::view::{Face, face, with_state};
+use super::view::{Face, face, role};
 use crate::cluster::NodeState;
 use crate::control::{NodeRole, NodeStatus, Snapshot};
 
@@ -143,7 +143,7 @@ fn at(seen: &Snapshot, node: &NodeStatus, (center, y): (i32, i32)) -> Node {
         height: BOX_HEIGHT,
         center,
         name,
-        role: node.role.map_or_else(|| "role not known".to_owned(), |role| role.to_string()),
+        role: role(node),
         face: face(node.state),
         leads: seen.primary.as_ref() == Some(&node.name),
         votes: node.votes,
@@ -162,7 +162,7 @@ fn line(from: &Node, to: &Node, sync: bool) -> Line {
 }
 
 fn sentence(seen: &Snapshot, node: &NodeStatus) -> String {
-    let what = with_state(node);
+    let what = format!("{}, {}, {}", node.name, role(node), node.state);
     match upstream(seen, node) {
         Some(upstream) if node.sync => format!("{what}, follows {upstream}, synchronous"),
         Some(upstream) => format!("{what}, follows {upstream}"),

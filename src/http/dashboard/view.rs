@@ -48,6 +48,8 @@ pub(super) enum Face {
     Busy,
     Bad,
     Gone,
+    /// No state: something that happened.
+    Plain,
 }
 
 impl Face {
@@ -58,12 +60,14 @@ impl Face {
             Face::Busy => "busy",
             Face::Bad => "bad",
             Face::Gone => "gone",
+            Face::Plain => "plain",
         }
     }
 
     /// Its sign, within ten by ten.
     pub(super) fn sign(self) -> &'static str {
         match self {
+            Face::Plain => "M5 3.4a1.6 1.6 0 1 0 0 3.2a1.6 1.6 0 1 0 0-3.2z",
             Face::Well => "M5 1a4 4 0 1 0 0 8a4 4 0 1 0 0-8z",
             Face::Busy => {
                 "M5 .8a4.2 4.2 0 1 0 0 8.4a4.2 4.2 0 1 0 0-8.4zM5 2.4v5.2a2.6 2.6 0 0 1 0-5.2z"
@@ -91,11 +95,12 @@ pub(super) fn face(state: NodeState) -> Face {
     }
 }
 
-/// `node2, standby, running`.
-pub(super) fn with_state(node: &NodeStatus) -> String {
+/// What it is, or was when it was heard of last.
+pub(super) fn role(node: &NodeStatus) -> String {
     match node.role {
-        Some(role) => format!("{}, {role}, {}", node.name, node.state),
-        None => format!("{}, {}", node.name, node.state),
+        Some(role) if node.state == NodeState::Unreachable => format!("was {role}"),
+        Some(role) => role.to_string(),
+        None => "role not known".to_owned(),
     }
 }
 
@@ -209,7 +214,11 @@ impl View {
             voters_silent: seen.voters_silent,
             plans: nodes.iter().filter_map(|node| plan(node)).collect(),
             backups: backups(seen),
-            lags: with_data.iter().map(|node| lag(seen, node, scale)).collect(),
+            lags: with_data
+                .iter()
+                .filter(|node| seen.primary.as_ref() != Some(&node.name))
+                .map(|node| lag(seen, node, scale))
+                .collect(),
             scale: bytes_in_words(scale),
             plot_width: plot::WIDTH,
             plot_height: plot::HEIGHT,
@@ -248,7 +257,7 @@ fn row(seen: &Snapshot, node: &NodeStatus, own: bool) -> Row {
         name: node.name.clone(),
         own,
         leads: seen.primary.as_ref() == Some(&node.name),
-        role: node.role.map_or_else(|| "not known".to_owned(), |role| role.to_string()),
+        role: role(node),
         state: node.state.to_string(),
         face: face(node.state),
         address: node.address.to_string(),
@@ -361,7 +370,7 @@ fn face_of(id: &str) -> Face {
         "lead.lost" | "lead.fenced" | "scenario.failed" | "postgres.ended" => Face::Bad,
         "refused" | "lead.given-back" | "asked" => Face::Busy,
         "lead.taken" | "promoted" | "serves" | "scenario.ended" | "handed-over" => Face::Well,
-        _ => Face::Gone,
+        _ => Face::Plain,
     }
 }
 
