@@ -21,6 +21,7 @@ mod members;
 mod official_image;
 mod one_writer;
 mod secrets;
+mod seen;
 mod slave_first_start;
 mod slave_goes_on;
 mod soak;

@@ -84,8 +84,8 @@ pub(super) fn of(seen: &Snapshot) -> Picture {
 
 /// Whom it streams from, if that is a node of the cluster.
 fn upstream<'a>(seen: &'a Snapshot, node: &NodeStatus) -> Option<&'a str> {
-    let is_gone = node.state == NodeState::Unreachable;
-    let follows = node.follows.as_ref().filter(|_| !is_gone)?;
+    let streams = node.state == NodeState::Running;
+    let follows = node.follows.as_ref().filter(|_| streams)?;
     let found = seen.nodes.iter().find(|other| {
         other.name != node.name && (other.address == *follows || other.address.host == follows.host)
     });

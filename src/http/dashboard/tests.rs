@@ -48,7 +48,7 @@ fn the_page_says_who_leads_who_follows_and_how_far_a_plan_is() {
     let page = page(&two(), vec![entry("follows node1")]);
     for expected in [
         "node1 leads (epoch 7)",
-        "node2, standby, cloning, follows node1, synchronous",
+        "node1, primary, running; node2, standby, cloning\"",
         "<span>Check flag</span><span class=\"unseen\"> (done)</span>",
         "aria-current=\"step\"",
         "1.0 MB of 2.0 MB, 50 %, about 9 s to go",

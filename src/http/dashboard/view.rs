@@ -100,7 +100,7 @@ pub(super) fn role(node: &NodeStatus) -> String {
     match node.role {
         Some(role) if node.state == NodeState::Unreachable => format!("was {role}"),
         Some(role) => role.to_string(),
-        None => "role not known".to_owned(),
+        None => "no role yet".to_owned(),
     }
 }
 
@@ -239,13 +239,18 @@ fn cluster(state: ClusterState) -> (&'static str, Face) {
     }
 }
 
-/// Its own, and those of the others that are not the same.
+/// Its own, and those of the others that are not the same, with the names of who gives them.
 fn warnings(seen: &Snapshot) -> Vec<String> {
-    let others = seen.nodes.iter().skip(1).flat_map(|node| {
-        let is_new = |warning: &&String| !seen.warnings.contains(*warning);
-        let new = node.warnings.iter().filter(is_new);
-        new.map(|warning| format!("{}: {warning}", node.name))
-    });
+    let mut others: Vec<(&String, Vec<&str>)> = Vec::new();
+    for node in seen.nodes.iter().skip(1) {
+        for warning in node.warnings.iter().filter(|one| !seen.warnings.contains(*one)) {
+            match others.iter_mut().find(|(known, _)| *known == warning) {
+                Some((_, names)) => names.push(&node.name),
+                None => others.push((warning, vec![&node.name])),
+            }
+        }
+    }
+    let others = others.iter().map(|(warning, names)| format!("{}: {warning}", names.join(", ")));
     seen.warnings.iter().cloned().chain(others).collect()
 }
 
