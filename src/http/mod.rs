@@ -120,7 +120,7 @@ fn routes(snapshots: Snapshots) -> Router {
         .route("/patroni", answer_to(Probe::Alive))
         .route("/cluster", about(patroni::cluster))
         .route("/history", about(patroni::history))
-        .route("/metrics", get(metrics))
+        .route("/metrics", on(GET_OR_OPTIONS, metrics))
         .route("/status", get(status))
         .with_state(snapshots)
 }

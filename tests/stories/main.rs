@@ -20,6 +20,7 @@ mod master_replaced;
 mod members;
 mod official_image;
 mod one_writer;
+mod page;
 mod secrets;
 mod seen;
 mod slave_first_start;

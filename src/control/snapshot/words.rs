@@ -22,16 +22,15 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// `votes: node1, node2, node3; lease: 3.2 of 4 s left`.
-    fn about_the_lease(&self) -> Option<String> {
-        let lease = self.lease.as_ref()?;
-        let voters = if self.voters.is_empty() {
-            "an etcd of its own".to_owned()
-        } else {
-            self.voters.join(", ")
-        };
-        let (left, all) = (lease.seconds_left, lease.seconds);
-        Some(format!("votes: {voters}; lease: {left:.1} of {all} s left"))
+    /// `votes: node1, node2, node3`, `lease: 3.2 of 4 s left`.
+    fn about_the_lease(&self) -> Vec<String> {
+        let voters =
+            (!self.voters.is_empty()).then(|| format!("votes: {}", self.voters.join(", ")));
+        let lease = self
+            .lease
+            .as_ref()
+            .map(|lease| format!("lease: {:.1} of {} s left", lease.seconds_left, lease.seconds));
+        voters.into_iter().chain(lease).collect()
     }
 }
 
@@ -123,9 +122,7 @@ impl fmt::Display for Snapshot {
                 writeln!(f, "  waits: {reason}")?;
             }
         }
-        if let Some(words) = self.about_the_lease() {
-            writeln!(f, "{words}")?;
-        }
+        self.about_the_lease().iter().try_for_each(|line| writeln!(f, "{line}"))?;
         if let Some(backups) = &self.backups {
             writeln!(f, "{}", about(backups))?;
         }
