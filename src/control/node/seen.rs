@@ -81,10 +81,11 @@ impl Node {
     pub(super) fn own_row(&mut self, health: &Health) {
         let Health { role, lsn, timeline, system, .. } = *health;
         let lsn_now = lsn.unwrap_or_default();
+        let behind = lsn.zip(self.snapshot.end).map(|(lsn, end)| lsn.bytes_behind(end));
         let row = self.row();
         row.role = Some(role.into());
         (row.timeline, row.lsn) = (Some(timeline), lsn);
-        row.lag_bytes = (role == Role::Primary).then_some(0);
+        row.lag_bytes = if role == Role::Primary { Some(0) } else { behind };
         row.lag_seconds = health.lag_seconds;
         row.follows.clone_from(&health.upstream);
         self.say(Standing::Serving { role, timeline, lsn: lsn_now });

@@ -160,7 +160,8 @@ impl Watch {
 /// As the format of server-sent events has it: a field a line, an empty line at the end.
 fn event(text: &str) -> String {
     let mut event = "event: main\n".to_owned();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+    // A carriage return would end a line there, too.
+    for line in text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()) {
         event.push_str("data: ");
         event.push_str(line);
         event.push('\n');

@@ -102,5 +102,5 @@ fn a_page_of_a_node_that_knows_next_to_nothing_is_whole() {
 
 #[test]
 fn an_event_has_the_format_of_server_sent_events() {
-    assert_eq!(event("<p>\n\n  a\n</p>\n"), "event: main\ndata: <p>\ndata: a\ndata: </p>\n\n");
+    assert_eq!(event("<p>\n\n  a\rb\n"), "event: main\ndata: <p>\ndata: a\ndata: b\n\n");
 }

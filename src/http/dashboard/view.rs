@@ -132,6 +132,8 @@ struct Lease {
     share: u32,
     over: bool,
     low: bool,
+    /// The voters are silent, and all members with data let the holder go on.
+    agreed: bool,
     holder: String,
 }
 
@@ -283,12 +285,14 @@ fn row(seen: &Snapshot, node: &NodeStatus, own: bool) -> Row {
 fn lease(seen: &Snapshot) -> Option<Lease> {
     let lease = seen.lease.as_ref()?;
     let share = (lease.seconds_left / lease.seconds.max(0.1) * 100.0).clamp(0.0, 100.0);
+    let agreed = lease.seconds_left <= 0.0 && seen.voters_silent && seen.primary.is_some();
     Some(Lease {
         left: format!("{:.1} s", lease.seconds_left),
         length: format!("{} s", lease.seconds),
         share: share as u32,
-        over: lease.seconds_left <= 0.0,
+        over: lease.seconds_left <= 0.0 && !agreed,
         low: share < 25.0,
+        agreed,
         holder: seen.holder.clone().unwrap_or_default(),
     })
 }
