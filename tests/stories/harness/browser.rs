@@ -31,8 +31,9 @@ impl Browser {
     #[expect(clippy::disallowed_methods, reason = "a story drives a browser")]
     pub fn start() -> Option<Self> {
         let there = |program: &&&str| {
-            let asked = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-            asked.is_ok_and(|status| status.success())
+            let mut asked = Command::new(program);
+            let asked = asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+            asked.status().is_ok_and(|status| status.success())
         };
         let Some(program) = PROGRAMS.iter().find(there) else {
             println!("skipped: no Chromium can be run: apt-get install chromium");
