@@ -43,5 +43,6 @@ clean: ## remove what make made: containers, images, volumes WITH THEIR DATA, ta
 	@docker/clean.sh
 	cargo clean
 
+test trials: FOR = tests
 prerequisites:
-	@docker/prerequisites.sh
+	@docker/prerequisites.sh $(FOR)

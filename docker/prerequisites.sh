@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that building and running can work: as root on Debian or Ubuntu it installs what is missing
 # and starts the engine; otherwise it names what is missing and how to get it. Silent when all is there.
+# `prerequisites.sh tests` sees to what only tests need, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,6 +43,21 @@ install_missing() {
   done
   say "apt-get install ${packages[*]}"
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+# Of Debian's package of Prometheus only the checker of rules and metrics: all of it would start a server.
+# Without it those checks are skipped, and say so.
+ensure_promtool() {
+  local directory
+  have promtool && return 0
+  if [ "$(id -u)" -eq 0 ] && have apt-get && installable prometheus; then
+    say "promtool, of Debian's package prometheus"
+    directory=$(mktemp -d)
+    (cd "$directory" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb . &&
+      install -m 755 usr/bin/promtool /usr/local/bin/promtool) >/dev/null 2>&1 || true
+    rm -rf "$directory"
+  fi
+  have promtool || say "no promtool (apt-get install prometheus): compose/monitoring is not checked"
 }
 
 # Rust is the user's choice of place and version, so it is named, not installed.
@@ -92,3 +108,4 @@ ensure_engine() {
 install_missing
 require_rust
 ensure_engine
+if [ "${1:-}" = tests ]; then ensure_promtool; fi

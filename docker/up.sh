@@ -87,6 +87,8 @@ settings=$(docker exec "${data[0]}" pgherd settings)
 if grep -q '^POSTGRES_PASSWORD .*default$' <<<"$settings"; then
   echo "Password: mysecretpassword, the default that everybody knows: for trying out only"
 fi
+page=$(docker port "${data[0]}" 8008/tcp 2>/dev/null | head -n 1) || true
+[ -z "$page" ] || echo "See:      http://$page/ in a browser"
 echo "Inside:   docker exec -it -u postgres ${data[0]} psql"
 echo "Away:     make down (keeps the data), make clean (does not)"
 exit "$status"

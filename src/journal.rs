@@ -4,10 +4,11 @@
 //! Whoever writes an entry never waits: it is shown at once, and a task of its own brings it to the
 //! disk. No entry holds a secret; it says what the log says.
 
+pub use crate::cluster::Entry;
+
 use crate::system::account::Account;
 use crate::system::error::chain;
 use crate::system::files::{acting_in, ensure_file};
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -27,23 +28,6 @@ const LINES_MAX: usize = 2 * ENTRIES_MAX;
 const CHARS_MAX: usize = 300;
 /// So many may wait for a slow disk; more are shown, and not kept.
 const WAITING_MAX: usize = 256;
-
-/// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// When, by this node's clock: RFC 3339, in UTC, with microseconds.
-    pub at: String,
-    /// To which node.
-    pub node: String,
-    /// What kind of thing, such as `lead.taken`.
-    pub id: String,
-    /// The cluster's epoch, as the node knew it; none where there is no record of who leads.
-    pub epoch: Option<u64>,
-    /// The rule that was followed, or the reason.
-    pub why: Option<String>,
-    /// In words.
-    pub text: String,
-}
 
 /// What happened lately, and where more of it goes.
 #[derive(Clone, Debug)]

@@ -238,5 +238,6 @@ pub async fn ask_its_postgres(settings: &Settings, address: &Address) -> Result<
         new_voter: None,
         voters: Vec::new(),
         backups: None,
+        shown: Default::default(),
     })
 }

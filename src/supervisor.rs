@@ -76,6 +76,8 @@ pub struct Supervisor {
 struct Table {
     postgres: Option<Server>,
     helpers: BTreeMap<ServiceName, Helper>,
+    /// How often each ended unasked.
+    ended: BTreeMap<ServiceName, u64>,
     /// Nothing is started any more.
     closing: bool,
 }
@@ -152,7 +154,9 @@ impl Supervisor {
                 let mut table = this.table();
                 let is_this = |server: &Server| server.running.pid() == running.pid();
                 let server = table.postgres.take_if(|server| is_this(server));
-                server.is_some_and(|server| !server.stopping)
+                let unasked = server.is_some_and(|server| !server.stopping);
+                *table.ended.entry(ServiceName::Postgres).or_default() += u64::from(unasked);
+                unasked
             };
             if unasked {
                 let _ = this.ended.send(PostgresEnded { status }).await; // Nobody asks after the end.
@@ -229,6 +233,7 @@ impl Supervisor {
                     }
                     Err(error) => warn!("{name}: {}", chain(&error)),
                 }
+                *this.table().ended.entry(name).or_default() += 1;
                 match budget.spend(Instant::now()) {
                     Verdict::RestartAfter(delay) => {
                         info!("{name} is started again in {:.1} s", delay.as_secs_f32());
@@ -261,6 +266,12 @@ impl Supervisor {
     /// Whether the helper is to be kept running, though it may just be between two lives.
     pub fn keeps(&self, name: ServiceName) -> bool {
         self.table().helpers.contains_key(&name)
+    }
+
+    /// How often each service ended unasked; one that never did is not in it.
+    pub fn restarts(&self) -> BTreeMap<ServiceName, u64> {
+        let table = self.table();
+        table.ended.iter().filter(|(_, count)| **count > 0).map(|(name, n)| (*name, *n)).collect()
     }
 
     /// Which helpers run now.

@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("etcd",           &[&["cluster", "settings", "service", "layout", "system"]]),
     // Hands.
     ("supervisor",     &[&["service", "system"]]),
-    ("journal",        &[&["system"]]),
+    ("journal",        &[&["cluster", "system"]]),
     ("members",        &[FACTS, TOOLS, &["system"]]),
     ("keeper",         &[FACTS, &["etcd", "system"]]),
     ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members", "journal", "keeper"]]),
@@ -45,6 +45,8 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("http",           &[&["cluster", "settings", "scenario", "control", "journal"]]),
     ("http/archive.rs", &[&["cluster", "settings", "layout", "system", "barman"]]),
     ("http/backup.rs", &[&["cluster", "settings", "layout", "system", "barman"]]),
+    ("http/archive.rs", &[&["settings", "system", "barman"]]),
+    ("http/relay.rs",  &[&["settings", "system"]]),
     ("http/token.rs",  &[&["settings", "system"]]),
     ("http/wishes.rs", &[&["cluster", "settings", "keeper", "control"]]),
     ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman", "journal"]]),

@@ -1,6 +1,7 @@
 //! What the node that keeps the backups asks of them itself, and has done.
 
-use super::{backup_directory, catalog};
+use super::backup_directory;
+use super::catalog::{self, Status};
 use crate::cluster::Archive;
 use crate::layout::Layout;
 use crate::settings::Settings;
@@ -9,21 +10,51 @@ use crate::system::child::{Program, ProgramError};
 use crate::system::files::{acting_as, free_mib};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tracing::info;
 
 /// A base backup of a large cluster over a slow network, and what it waits for.
 const JOB_AT_MOST: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
-/// What barman has of this cluster in the directory that is in use; how large the base backup is that is
-/// being taken, if one is; and how many MiB are free.
-pub fn look(settings: &Settings, account: &Account) -> (Archive, Option<u64>, Option<u64>) {
+/// What barman has of this cluster in the directory that is in use.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    /// The backups that are complete, and the WAL.
+    pub archive: Archive,
+    /// How large the base backup is that is being taken, if one is.
+    pub running_bytes: Option<u64>,
+    /// Free on its volume.
+    pub free_mib: Option<u64>,
+    /// The last base backup that was tried came to nothing.
+    pub failed: bool,
+    /// Since WAL was written to it. It grows where nobody writes to the cluster, too.
+    pub wal_age: Option<Duration>,
+}
+
+/// Looks at its files.
+pub fn look(settings: &Settings, account: &Account) -> Shelf {
     let directory = backup_directory(settings);
     acting_as(account, || {
-        let archive = catalog::archive(&directory);
-        let free = free_mib(&settings.barman.backup_dir);
-        (archive, catalog::running(&directory).map(|path| size(&path)), free)
+        let last = catalog::backups(&directory).into_values().next_back();
+        Shelf {
+            archive: catalog::archive(&directory),
+            running_bytes: catalog::running(&directory).map(|path| size(&path)),
+            free_mib: free_mib(&settings.barman.backup_dir),
+            failed: last.is_some_and(|(status, _)| status == Status::Failed),
+            wal_age: newest_wal(&directory)
+                .map(|at| SystemTime::now().duration_since(at).unwrap_or_default()),
+        }
     })
+}
+
+/// When a WAL file was written to last: in `streaming`, where it grows, or in the newest directory of
+/// `wals`, where barman puts those that are full.
+fn newest_wal(directory: &Path) -> Option<SystemTime> {
+    let wals = fs::read_dir(directory.join("wals")).into_iter().flatten().flatten();
+    let newest = wals.map(|entry| entry.path()).filter(|path| path.is_dir()).max();
+    let directories = newest.into_iter().chain([directory.join("streaming")]);
+    let files = directories.filter_map(|path| fs::read_dir(path).ok()).flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()?.modified().ok()).max()
 }
 
 /// In bytes. What vanishes meanwhile has none.

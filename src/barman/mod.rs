@@ -14,7 +14,7 @@ pub use archive::{Archive, Backup, NoBackup, Wal};
 pub use fetch::{FetchError, fetch_wal, is_left_behind, write_restore_source, write_sources};
 pub use generation::{archives, backup_directory, begin_archive};
 pub use jobs::{JobError, backup, cron};
-pub use look::{begin_job, look, take_backup};
+pub use look::{Shelf, begin_job, look, take_backup};
 pub use remote::{CopyError, Offer, Offers, archives_at, backup_at, has_wal, latest_backups};
 
 use crate::cluster::Address;

@@ -37,6 +37,11 @@ pub(super) fn show(entrance: &Entrance, json: bool, follow: bool, limit: usize) 
     })
 }
 
+/// The last `limit` of all nodes that answer.
+pub(super) async fn lately(entrance: &Entrance<'_>, doors: &[Door], limit: usize) -> Vec<Entry> {
+    Shown::default().show(merged(ask(entrance, doors, limit, false).await), limit)
+}
+
 async fn ask(
     entrance: &Entrance<'_>,
     doors: &[Door],

@@ -8,8 +8,10 @@ mod follow;
 mod log;
 mod members;
 mod node;
+mod psql;
 mod run;
 mod show;
+mod watch;
 mod when;
 
 use crate::layout;
@@ -19,6 +21,7 @@ use crate::settings::{self, Failover, Problems, Settings};
 use ask::Entrance;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -42,7 +45,7 @@ pub(crate) mod status {
 
 /// PID 1 of a Postgres container: first start, restarts, backups, and the tools to look at it.
 #[derive(Parser)]
-#[command(version, about, disable_help_subcommand = true)]
+#[command(version, about, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// Ask the node there instead of the one in this container
     #[arg(long, global = true, value_name = "HOST:PORT")]
@@ -50,6 +53,12 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXAMPLES: &str = "Examples:
+  docker exec node1 pgherd status --watch     the cluster, once a second
+  docker exec node1 pgherd switchover --to node2
+  docker exec -it node1 pgherd psql           psql to whoever takes writes
+  pgherd status --at db1.example.org:8008     of another host's node";
 
 #[derive(Subcommand)]
 enum Command {
@@ -62,7 +71,13 @@ enum Command {
     /// Show what a start would do here and now, stage by stage, touching nothing
     Plan(Output),
     /// Show the cluster: a row a node
-    Status(Output),
+    Status {
+        #[command(flatten)]
+        output: Output,
+        /// Again every second, until it is interrupted
+        #[arg(long)]
+        watch: bool,
+    },
     /// Hand the lead over to a standby, without losing a write; with --at TIME (2026-12-24T03:00:00Z,
     /// 2026-12-24T03:00 or 03:00) later
     Switchover {
@@ -140,6 +155,17 @@ enum Command {
         /// Begin with so many
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
+    },
+    /// Run psql, connected to the primary
+    Psql {
+        /// For psql, as they are
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Print what a shell needs to complete commands: source it, or put it where the shell looks
+    Completions {
+        /// Which
+        shell: Shell,
     },
     /// Exit 0 if this node is alive (with --ready: if it serves); for health checks
     Health {
@@ -274,7 +300,18 @@ pub fn main() -> ExitCode {
         Command::Check => check(),
         Command::Settings(Output { json }) => show_settings(json),
         Command::Plan(Output { json }) => plan(json),
-        Command::Status(Output { json }) => asks(&|node| show::status(node, json)),
+        Command::Status { output: Output { json }, watch: false } => {
+            asks(&|node| show::status(node, json))
+        }
+        Command::Status { output: Output { json }, watch: true } => {
+            asks(&|node| watch::watch(node, json))
+        }
+        Command::Psql { args } => with_settings(|settings| {
+            let entrance = Entrance::new(settings, at.as_deref());
+            let psql = entrance.and_then(|node| psql::psql(&node, settings, &args));
+            psql.unwrap_or_else(|status| status)
+        }),
+        Command::Completions { shell } => completions(shell),
         Command::Switchover { cancel: true, .. } => asks(&change::cancel_switchover),
         Command::Switchover { to, dry_run, cancel: false } => {
             let at = time.map(|time| when::seconds(&time, &jiff::Zoned::now())).transpose();
@@ -319,7 +356,8 @@ fn usage(why: &str) -> ! {
 impl Command {
     fn asks_a_node(&self) -> bool {
         match self {
-            Command::Status(_)
+            Command::Status { .. }
+            | Command::Psql { .. }
             | Command::Switchover { .. }
             | Command::Failover { .. }
             | Command::Pause
@@ -337,6 +375,7 @@ impl Command {
             | Command::Check
             | Command::Settings(_)
             | Command::Plan(_)
+            | Command::Completions { .. }
             | Command::Node(_)
             | Command::Barman(_)
             | Command::Wal(_) => false,
@@ -354,6 +393,12 @@ pub fn commands() -> Vec<String> {
     let cli = Cli::command();
     let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
     shown.map(|command| command.get_name().to_owned()).collect()
+}
+
+fn completions(shell: Shell) -> u8 {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pgherd", &mut text);
+    answer(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The settings, as the process environment has them.

@@ -75,10 +75,16 @@ pub struct BackupsSeen {
     pub last: Option<String>,
     /// Since it was complete.
     pub age_seconds: Option<u64>,
+    /// Since the oldest one was: the cluster can go back to any moment since then.
+    #[serde(default)]
+    pub window_seconds: Option<u64>,
     /// How many are complete.
     pub count: usize,
     /// The worst that can be said of them.
     pub state: BackupsState,
+    /// Since WAL was written to the archive. It grows where nobody writes to the cluster, too.
+    #[serde(default)]
+    pub wal_age_seconds: Option<u64>,
     /// A base backup is being taken, and so many bytes of it are there.
     #[serde(default)]
     pub running_bytes: Option<u64>,
@@ -101,6 +107,8 @@ pub enum BackupsState {
     Standing,
     /// Another backup may not fit.
     Filling,
+    /// The last one that was tried came to nothing.
+    Failed,
 }
 
 impl std::fmt::Display for BackupsState {
@@ -111,6 +119,7 @@ impl std::fmt::Display for BackupsState {
             BackupsState::Overdue => "overdue",
             BackupsState::Standing => "standing",
             BackupsState::Filling => "filling",
+            BackupsState::Failed => "failed",
         })
     }
 }

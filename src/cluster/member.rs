@@ -1,7 +1,7 @@
 //! What the nodes of a cluster tell each other. Every node answers `GET /member` on its HTTP port
 //! with a [`Report`], from the moment it looks around until it ends.
 
-use super::{Address, BackupsSeen, Lsn, NodeId, Role, SystemId, Timeline};
+use super::{Address, BackupsSeen, Lsn, NodeId, Role, Shown, SystemId, Timeline};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -43,6 +43,9 @@ pub struct Report {
     /// How the cluster's backups are, if it keeps them.
     #[serde(default)]
     pub backups: Option<BackupsSeen>,
+    /// For people.
+    #[serde(default)]
+    pub shown: Shown,
 }
 
 /// Histories that a person has given up: those after `kept`, up to `up_to`. Hearsay about them keeps

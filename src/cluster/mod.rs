@@ -3,21 +3,25 @@
 mod address;
 mod backup;
 mod control_data;
+mod happening;
 mod history;
 mod lsn;
 mod member;
 mod moment;
 mod node_id;
+mod shown;
 mod sync_mode;
 
 pub use address::{Address, DEFAULT_PORT, ParseAddressError};
 pub use backup::{Archive, Backup, BackupsSeen, BackupsState};
 pub use control_data::{ControlData, SystemId};
+pub use happening::Entry;
 pub use history::{History, end_of_wal_file, wal_file_name};
 pub use lsn::{Lsn, ParseLsnError};
 pub use member::{Answer, GivenUp, NodeState, Report, Sighting, Standing};
 pub use moment::{Moment, ParseMomentError};
 pub use node_id::{NodeId, ParseNodeIdError};
+pub use shown::{RunningScenario, Shown};
 pub use sync_mode::SyncMode;
 
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@
 use super::node::Event;
 use super::snapshot::Snapshot;
 use super::{NodeRole, NodeStatus};
-use crate::barman;
+use crate::barman::{self, Shelf};
 use crate::cluster::{Archive, BackupsSeen, BackupsState, Lsn, Moment, NodeState, Timeline};
 use crate::execute::Hands;
 use crate::settings::NodeKind;
@@ -26,9 +26,7 @@ const FREE_MIB_MIN: u64 = 256;
 
 /// What was looked at.
 struct Looked<'a> {
-    archive: &'a Archive,
-    running_bytes: Option<u64>,
-    free_mib: Option<u64>,
+    shelf: &'a Shelf,
     /// From one scheduled backup to the next, at most.
     distance: Duration,
     now: Moment,
@@ -53,15 +51,12 @@ pub(super) async fn watch(
     loop {
         let primary = primary(&snapshots.borrow_and_update());
         if keeps_them_now(&hands, primary.as_ref()) {
-            if let Some(archive) = look(&hands).await {
-                let (archive, running_bytes, free_mib) = archive;
-                let is_behind = primary.as_ref().is_some_and(|one| is_behind(&archive, one));
+            if let Some(shelf) = look(&hands).await {
+                let is_behind = primary.as_ref().is_some_and(|one| is_behind(&shelf.archive, one));
                 behind_since = is_behind.then(|| behind_since.unwrap_or_else(Instant::now));
                 let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
                 let seen = judged(&Looked {
-                    archive: &archive,
-                    running_bytes,
-                    free_mib,
+                    shelf: &shelf,
                     distance,
                     now: Moment::from_seconds(since_1970.as_secs()),
                     up: began.elapsed(),
@@ -118,7 +113,7 @@ fn keeps_them_now(hands: &Hands, primary: Option<&Primary>) -> bool {
     hands.settings.herd.kind == NodeKind::Backup || primary.is_some_and(|one| one.name == *own)
 }
 
-async fn look(hands: &Arc<Hands>) -> Option<(Archive, Option<u64>, Option<u64>)> {
+async fn look(hands: &Arc<Hands>) -> Option<Shelf> {
     let hands = Arc::clone(hands);
     let look = move || barman::look(&hands.settings, &hands.barman);
     tokio::task::spawn_blocking(look).await.ok()
@@ -137,7 +132,8 @@ fn is_behind(archive: &Archive, primary: &Primary) -> bool {
 }
 
 fn judged(looked: &Looked<'_>) -> BackupsSeen {
-    let Looked { archive, running_bytes, free_mib, distance, now, up, behind } = looked;
+    let Looked { shelf, distance, now, up, behind } = looked;
+    let Shelf { archive, running_bytes, free_mib, failed, wal_age } = shelf;
     let newest = archive.backups.iter().max_by_key(|backup| backup.ended);
     let age = newest.map(|backup| now.seconds_since(backup.ended));
     let mut warnings = Vec::new();
@@ -182,12 +178,21 @@ fn judged(looked: &Looked<'_>) -> BackupsSeen {
             ),
         );
     }
+    if *failed {
+        says(
+            BackupsState::Failed,
+            "the last base backup failed: barman's lines in the log of the node that keeps them say why"
+                .to_owned(),
+        );
+    }
     BackupsSeen {
         node: String::new(),
         last: newest.map(|backup| backup.id.clone()),
         age_seconds: age,
+        window_seconds: archive.backups.iter().map(|backup| now.seconds_since(backup.ended)).max(),
         count: archive.backups.len(),
         state,
+        wal_age_seconds: wal_age.as_ref().map(Duration::as_secs),
         running_bytes: *running_bytes,
         warnings,
     }
@@ -231,13 +236,18 @@ mod tests {
 
     #[test]
     fn what_a_person_should_see_to_is_said() {
-        let two = archive(&["2026-11-19 03:00:00", "2026-11-20 03:00:00"]);
-        let none = archive(&[]);
-        let day = Duration::from_secs(86_400);
-        let fine = || Looked {
-            archive: &two,
+        let shelf = |archive: Archive| Shelf {
+            archive,
             running_bytes: None,
             free_mib: Some(5000),
+            failed: false,
+            wal_age: Some(Duration::from_secs(3)),
+        };
+        let two = shelf(archive(&["2026-11-19 03:00:00", "2026-11-20 03:00:00"]));
+        let none = shelf(archive(&[]));
+        let day = Duration::from_secs(86_400);
+        let fine = || Looked {
+            shelf: &two,
             distance: day,
             now: "2026-11-21 02:00:00".parse().unwrap(),
             up: day,
@@ -255,10 +265,12 @@ mod tests {
         assert_eq!(state(Looked { now: late, ..fine() }, "49 h old"), BackupsState::Overdue);
         let behind = Duration::from_secs(200);
         assert_eq!(state(Looked { behind, ..fine() }, "3 min ago"), BackupsState::Standing);
-        let free_mib = Some(1000);
-        assert_eq!(state(Looked { free_mib, ..fine() }, "1000 MiB free"), BackupsState::Filling);
-        assert_eq!(state(Looked { archive: &none, ..fine() }, "no backup yet"), BackupsState::None);
-        let fresh = judged(&Looked { archive: &none, up: Duration::ZERO, ..fine() });
+        let full = Shelf { free_mib: Some(1000), ..two.clone() };
+        assert_eq!(state(Looked { shelf: &full, ..fine() }, "1000 MiB"), BackupsState::Filling);
+        let failed = Shelf { failed: true, ..two.clone() };
+        assert_eq!(state(Looked { shelf: &failed, ..fine() }, "failed"), BackupsState::Failed);
+        assert_eq!(state(Looked { shelf: &none, ..fine() }, "no backup yet"), BackupsState::None);
+        let fresh = judged(&Looked { shelf: &none, up: Duration::ZERO, ..fine() });
         assert!(fresh.warnings.is_empty() && fresh.state == BackupsState::None, "{fresh:?}");
     }
 

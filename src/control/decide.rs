@@ -194,6 +194,7 @@ mod tests {
             new_voter: None,
             voters: Vec::new(),
             backups: None,
+            shown: Default::default(),
         };
         let answer = Answer::Report(Box::new(report));
         Sighting { address: host.parse().unwrap(), known: true, proved: true, answer }

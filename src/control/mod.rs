@@ -10,9 +10,13 @@ mod node;
 mod node_role;
 mod observer;
 mod snapshot;
+mod survey;
 mod synchronous;
 
 pub use node::{Asked, EVENTS_MAX, Event, Granted, Node, Wish};
 pub use node_role::NodeRole;
 pub(crate) use snapshot::bytes_in_words;
-pub use snapshot::{ClusterState, NodeStatus, RunningScenario, ScheduledSwitchover, Snapshot};
+pub use snapshot::{
+    ClusterState, Counts, Disk, Facts, Fork, Lags, Lease, NodeStatus, RunningScenario,
+    ScheduledSwitchover, Snapshot,
+};

@@ -6,6 +6,7 @@ mod lead;
 mod noted;
 mod rest;
 mod seen;
+mod shown;
 mod standing;
 mod stop;
 mod wishes;
@@ -16,8 +17,10 @@ use super::backups;
 use super::decide::{self, Observation};
 use super::node_role::NodeRole;
 use super::observer::{self, Seen};
-use super::snapshot::{ClusterState, NodeStatus, RunningScenario, ScheduledSwitchover, Snapshot};
-use super::synchronous;
+use super::snapshot::{
+    ClusterState, Facts, NodeStatus, RunningScenario, ScheduledSwitchover, Snapshot,
+};
+use super::{survey, synchronous};
 use crate::cluster::{BackupsSeen, NodeState, Role, Standing};
 use crate::execute::{Hands, PlanError, Progress};
 use crate::lead::Appointment;
@@ -61,6 +64,8 @@ pub enum Event {
     LookedNow(Box<Health>, Instant),
     /// A person says that whoever is silent is gone.
     LeadAlone,
+    /// The disk was looked at.
+    Surveyed(Box<Facts>),
     /// What is known of who leads by the cluster's record has changed.
     Lead(Box<crate::keeper::Seen>),
     /// A person wants something.
@@ -140,6 +145,8 @@ pub struct Node {
     followed_epoch: Option<u64>,
     /// As it was seen last.
     record: Option<crate::lead::Record>,
+    /// Of the plan that is carried out.
+    stage: shown::Stage,
 }
 
 /// What the node is doing.
@@ -203,6 +210,7 @@ impl Node {
             voters_silent: None,
             followed_epoch: None,
             record: None,
+            stage: None,
         };
         // Said before the others are asked: of two that would lead, one sees the other.
         node.say(node.standing_of(on_disk, false));
@@ -235,16 +243,15 @@ impl Node {
             self.published.subscribe(),
             sender.clone(),
         ));
+        let snapshots = self.published.subscribe();
+        tokio::spawn(survey::run(Arc::clone(&hands), snapshots, sender.clone()));
         tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
                 return status;
             }
             self.apply(event);
-            let state = self.row().state;
-            if let Some(report) = &mut self.snapshot.report {
-                report.state = state;
-            }
+            self.tell_people();
             self.published.send_replace(self.snapshot.clone());
         }
         unreachable!("the node holds a sender itself")
@@ -299,6 +306,7 @@ impl Node {
                 self.note("asked", None, "a person says that whoever is silent is gone");
                 self.leads_alone = true;
             }
+            Event::Surveyed(facts) => self.surveyed(*facts),
             Event::Lead(seen) => self.lead_seen(*seen),
             Event::Asked(asked) => self.asked(asked),
             Event::Usurps => self.usurps(),
@@ -409,7 +417,7 @@ impl Node {
         if !serves_meanwhile(&scenario) {
             self.row().state = NodeState::Starting;
         }
-        self.row().scenario = Some(RunningScenario::begun(plan.scenario.title()));
+        self.row().scenario = Some(RunningScenario::begun(&plan));
         self.note("scenario.begun", None, plan.scenario.title());
         let carried_out = carry_out(Arc::clone(&self.hands), plan, self.sender.clone());
         self.phase = Phase::Planned(scenario, tokio::spawn(carried_out));
@@ -442,6 +450,8 @@ impl Node {
         let takes_back = progress.activity == Activity::Rewinding;
         if let Some(running) = &mut row.scenario {
             running.advance(progress);
+            let (scenario, stage) = (running.title.clone(), running.stage_title.clone());
+            self.note_stage(Some((&scenario, &stage)));
         }
         if takes_back {
             // Half of one history and half of another.

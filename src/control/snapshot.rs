@@ -1,16 +1,23 @@
 //! What HTTP and `pgherd status` show: a copy of what the node knows, replaced after every event,
 //! so that a reader never waits for the loop and the loop never for a reader.
 
+mod facts;
 mod words;
 
 pub(crate) use words::bytes_in_words;
 
+pub use facts::{Counts, Disk, Facts, Fork, Lags, Lease};
+
 use super::node_role::NodeRole;
-use crate::cluster::{Address, BackupsSeen, Lsn, NodeId, NodeState, Report, Timeline};
+pub use crate::cluster::RunningScenario;
+use crate::cluster::{Address, BackupsSeen, Entry, Lsn, NodeId, NodeState, Report, Timeline};
 use crate::execute::{Hands, Progress};
 use crate::layout::Means;
+use crate::scenario::Plan;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The cluster as this node sees it. Field names are the contract's.
@@ -44,6 +51,39 @@ pub struct Snapshot {
     /// As the node that keeps them says; none where nobody who answers does.
     #[serde(default)]
     pub backups: Option<BackupsSeen>,
+    /// How far whoever took writes last had written, as far as this node knows.
+    #[serde(default)]
+    pub end: Option<Lsn>,
+    /// How long whoever leads may still write without another word; none where there is no record.
+    #[serde(default)]
+    pub lease: Option<Lease>,
+    /// The port that pgherd answers on, on every node.
+    #[serde(default)]
+    pub http_port: u16,
+    /// The hosts that vote.
+    #[serde(default)]
+    pub voters: Vec<String>,
+    /// More than half of them do not answer.
+    #[serde(default)]
+    pub voters_silent: bool,
+    /// Commits wait for a standby that is not there.
+    #[serde(default)]
+    pub writes_wait: bool,
+    /// How many of the documented default passwords are in use.
+    #[serde(skip)]
+    pub default_passwords: usize,
+    /// What the disk says.
+    #[serde(skip)]
+    pub facts: Arc<Facts>,
+    /// What this node has counted.
+    #[serde(skip)]
+    pub counts: Arc<Counts>,
+    /// How far each was behind lately.
+    #[serde(skip)]
+    pub lags: Arc<Lags>,
+    /// What happened to the other nodes lately, in the order in which this one heard of it.
+    #[serde(skip)]
+    pub elsewhere: Arc<VecDeque<Entry>>,
     /// What this node says of itself to the others.
     #[serde(skip)]
     pub report: Option<Report>,
@@ -118,25 +158,12 @@ pub struct NodeStatus {
     pub last_seen_seconds: f64,
     /// Which helpers run: `crond`, `repmgrd`.
     pub services: Vec<String>,
-}
-
-/// A plan that is being carried out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunningScenario {
-    /// The section's title in the scenario document.
-    pub title: String,
-    /// Counted from 1.
-    pub stage: usize,
-    /// Of how many.
-    pub stages: usize,
-    /// The document's line.
-    pub stage_title: String,
-    /// Of what is copied or rewound: so much is done,
-    pub bytes_done: Option<u64>,
-    /// of so much,
-    pub bytes_total: Option<u64>,
-    /// and the rest takes so long at this rate.
-    pub seconds_left: Option<u64>,
+    /// Whom it streams from.
+    #[serde(default)]
+    pub follows: Option<Address>,
+    /// What it warns of itself; of the node that answers they stand in [`Snapshot::warnings`].
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl Snapshot {
@@ -169,6 +196,17 @@ impl Snapshot {
                 ..NodeStatus::unknown(&settings.repmgr.node_name, hands.address.clone())
             }],
             backups: None,
+            end: None,
+            lease: None,
+            http_port: settings.herd.http_port,
+            voters: settings.herd.voters.iter().map(|voter| voter.host.clone()).collect(),
+            voters_silent: false,
+            writes_wait: false,
+            default_passwords: settings.default_passwords.len(),
+            facts: Arc::default(),
+            counts: Arc::default(),
+            lags: Arc::default(),
+            elsewhere: Arc::default(),
             report: None,
             looked: None,
         }
@@ -179,6 +217,9 @@ impl Snapshot {
         let mut now = self.clone();
         for node in &mut now.nodes {
             node.last_seen_seconds = node.answered.elapsed().as_secs_f64();
+        }
+        if let Some(lease) = now.lease.as_mut().filter(|lease| lease.seconds_left > 0.0) {
+            lease.seconds_left = (lease.seconds - lease.renewed.elapsed().as_secs_f64()).max(0.0);
         }
         now
     }
@@ -207,6 +248,8 @@ impl NodeStatus {
             answered: Instant::now(),
             last_seen_seconds: 0.0,
             services: Vec::new(),
+            follows: None,
+            warnings: Vec::new(),
         }
     }
 }
@@ -222,8 +265,12 @@ fn default_password_warning(roles: &[String]) -> Option<String> {
 }
 
 impl RunningScenario {
-    pub(super) fn begun(title: &str) -> Self {
-        RunningScenario { title: title.to_owned(), ..RunningScenario::default() }
+    pub(super) fn begun(plan: &Plan) -> Self {
+        RunningScenario {
+            title: plan.scenario.title().to_owned(),
+            titles: plan.stages.iter().map(|stage| stage.title.clone().into_owned()).collect(),
+            ..RunningScenario::default()
+        }
     }
 
     pub(super) fn advance(&mut self, progress: Progress) {

@@ -4,7 +4,7 @@
 use super::Connection;
 use super::token::{Token, said};
 use super::wishes::value;
-use crate::barman;
+use crate::barman::{self, Shelf};
 use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::system::account::Account;
@@ -121,7 +121,7 @@ async fn how_far(
     let mut last = jobs.last().clone();
     let (settings, account) = (jobs.settings.clone(), jobs.account.clone());
     let look = tokio::task::spawn_blocking(move || barman::look(&settings, &account));
-    if let Ok((archive, bytes, _)) = look.await {
+    if let Ok(Shelf { archive, running_bytes: bytes, .. }) = look.await {
         let newest = archive.backups.last();
         last.bytes = bytes;
         last.bytes_before = newest.map(|backup| backup.bytes);

@@ -3,23 +3,29 @@
 
 mod archive;
 mod backup;
+mod dashboard;
 mod events;
+mod metrics;
+mod patroni;
+mod probes;
+mod relay;
 mod token;
 mod wishes;
 
 pub use archive::Archived;
+pub use metrics::page as metrics_page;
 pub use wishes::Wishes;
 
 #[cfg(test)]
 pub(crate) use wishes::value;
 
-use crate::cluster::NodeState;
-use crate::control::{NodeRole, NodeStatus, Snapshot};
+use crate::control::Snapshot;
 use crate::journal::Journal;
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use axum::serve::Listener;
 use hyper::Request;
@@ -28,6 +34,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use probes::{PATHS, Probe};
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -71,10 +79,12 @@ pub async fn serve(
     journal: Option<Journal>,
 ) {
     let archive = archived.map(archive::routes).unwrap_or_default();
+    let dashboard = dashboard::routes(snapshots.clone(), journal.clone())
+        .merge(relay::routes(wishes.settings(), snapshots.clone()));
     let journal = journal.map(events::routes).unwrap_or_default();
     let wishes = wishes::routes(wishes, snapshots.clone());
-    let service =
-        TowerToHyperService::new(routes(snapshots).merge(archive).merge(journal).merge(wishes));
+    let all = routes(snapshots).merge(archive).merge(journal).merge(wishes).merge(dashboard);
+    let service = TowerToHyperService::new(all);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
@@ -103,22 +113,15 @@ pub async fn serve(
 }
 
 fn routes(snapshots: Snapshots) -> Router {
-    let primary = |node: &NodeStatus| serves_as(node, NodeRole::Primary);
-    Router::new()
-        // The loop that answers is the loop that runs the node: that it answers is the proof.
-        .route("/liveness", on(GET_OR_OPTIONS, async || StatusCode::OK))
-        .route("/readiness", probe(is_running))
-        .route("/health", probe(is_running))
-        .route("/primary", probe(primary))
-        .route("/leader", probe(primary))
-        .route("/read-write", probe(primary))
-        .route(
-            "/read-only",
-            probe(|node| {
-                is_running(node) && !matches!(node.role, Some(NodeRole::Backup | NodeRole::Witness))
-            }),
-        )
-        .route("/replica", probe(|node| serves_as(node, NodeRole::Standby)))
+    let probes = PATHS
+        .iter()
+        .fold(Router::new(), |routes, (path, probe)| routes.route(path, answer_to(*probe)));
+    probes
+        // Patroni's own view of a node: the same, and always 200.
+        .route("/patroni", answer_to(Probe::Alive))
+        .route("/cluster", about(patroni::cluster))
+        .route("/history", about(patroni::history))
+        .route("/metrics", on(GET_OR_OPTIONS, metrics))
         .route("/status", get(status))
         .with_state(snapshots)
 }
@@ -127,61 +130,41 @@ async fn status(State(snapshots): State<Snapshots>) -> Json<Snapshot> {
     Json(snapshots.borrow().now())
 }
 
-/// 200 where `holds`, else 503; the node's own row either way. To `OPTIONS` too, which is what
-/// HAProxy asks where it was set up for Patroni.
-fn probe(holds: fn(&NodeStatus) -> bool) -> MethodRouter<Snapshots> {
-    on(GET_OR_OPTIONS, move |State(snapshots): State<Snapshots>| async move {
-        let node = snapshots.borrow().now().nodes.swap_remove(0);
-        let code = if holds(&node) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (code, Json(node))
+async fn metrics(State(snapshots): State<Snapshots>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&snapshots.borrow().now()))
+}
+
+/// 200 where `probe` holds, else 503; the node's own state either way. To `OPTIONS` too, which is what
+/// HAProxy asks where it was set up for Patroni, without that.
+fn answer_to(probe: Probe) -> MethodRouter<Snapshots> {
+    let answer = async move |State(snapshots): State<Snapshots>, method, RawQuery(query)| {
+        answered(probe, &snapshots.borrow(), &method, query.as_deref())
+    };
+    on(GET_OR_OPTIONS, answer)
+}
+
+fn answered(probe: Probe, seen: &Snapshot, method: &Method, query: Option<&str>) -> Response {
+    let lag_max = wishes::value(query, "lag").map(|lag| probes::bytes(&lag));
+    if lag_max == Some(None) {
+        let words = "lag= takes bytes, or a number with kB, MB or GB";
+        return token::said(StatusCode::BAD_REQUEST, words);
+    }
+    let code = match probe.holds(seen, lag_max.flatten()) {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    match *method {
+        Method::OPTIONS => code.into_response(),
+        _ => (code, Json(patroni::node(seen))).into_response(),
+    }
+}
+
+/// Always 200.
+fn about(tell: fn(&Snapshot) -> Value) -> MethodRouter<Snapshots> {
+    on(GET_OR_OPTIONS, async move |State(snapshots): State<Snapshots>| {
+        Json(tell(&snapshots.borrow()))
     })
 }
 
-fn is_running(node: &NodeStatus) -> bool {
-    node.state == NodeState::Running
-}
-
-fn serves_as(node: &NodeStatus, role: NodeRole) -> bool {
-    is_running(node) && node.role == Some(role)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::Ipv4Addr;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    pub(super) const SNAPSHOT: &str = r#"{"cluster": "pgherd", "state": "healthy", "primary": "node1",
-        "timeline": 3, "paused": false, "failover": "manual", "warnings": [], "nodes": [{
-        "name": "node1", "id": 1, "address": "node1:5432", "role": "primary", "state": "running",
-        "scenario": null, "waits_for": null, "timeline": 3, "lsn": "0/5000148", "lag_bytes": 0, "lag_seconds": 0.0,
-        "sync": false, "priority": 100, "location": "default", "votes": false,
-        "last_seen_seconds": 0.4, "services": []}]}"#;
-
-    #[test]
-    fn a_probe_answers_every_method_that_load_balancers_use() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(async {
-            let (_sender, snapshots) = watch::channel(serde_json::from_str(SNAPSHOT).unwrap());
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let no_files = |_: &std::path::Path| unreachable!("no variable names a file");
-            let settings = crate::settings::read([], no_files).unwrap();
-            let wishes = Wishes::new(&settings, None, tokio::sync::mpsc::channel(1).0);
-            tokio::spawn(serve(listener, snapshots, None, wishes, None));
-            for method in ["GET", "HEAD", "OPTIONS"] {
-                for (path, code) in [("/primary", "200"), ("/replica", "503"), ("/liveness", "200")]
-                {
-                    let mut stream = TcpStream::connect(address).await.unwrap();
-                    let request = format!("{method} {path} HTTP/1.1\r\nHost: node1\r\n\r\n");
-                    stream.write_all(request.as_bytes()).await.unwrap();
-                    let mut answer = String::new();
-                    stream.read_to_string(&mut answer).await.unwrap();
-                    let expected = format!("HTTP/1.1 {code} ");
-                    assert!(answer.starts_with(&expected), "{method} {path}: {answer}");
-                }
-            }
-        });
-    }
-}
+mod tests;

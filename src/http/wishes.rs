@@ -30,6 +30,11 @@ impl Wishes {
     pub fn new(settings: &Settings, keeper: Option<Keeper>, sender: mpsc::Sender<Event>) -> Self {
         Wishes { token: Token::of(settings), sender, settings: settings.clone(), keeper }
     }
+
+    /// The node's.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
 }
 
 pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod child;
 pub mod clock;
+pub mod disk;
 pub mod download;
 pub mod error;
 pub mod files;

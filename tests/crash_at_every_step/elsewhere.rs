@@ -97,6 +97,7 @@ pub(crate) fn serving(address: Address, role: Role, timeline: u32) -> Sighting {
         new_voter: None,
         voters: Vec::new(),
         backups: None,
+        shown: Default::default(),
     };
     let answer = Answer::Report(Box::new(report));
     Sighting { address, known: true, proved: true, answer }

@@ -45,6 +45,7 @@ pub(crate) fn says(host: &str, standing: Standing) -> Sighting {
         new_voter: None,
         voters: Vec::new(),
         backups: None,
+        shown: Default::default(),
     };
     Sighting { address, known: true, proved: true, answer: Answer::Report(Box::new(report)) }
 }

@@ -94,6 +94,7 @@ impl Beginning {
                 new_voter: None,
                 voters: Vec::new(),
                 backups: None,
+                shown: Default::default(),
             });
             let answer = report.map_or(Answer::Silent, |report| Answer::Report(Box::new(report)));
             Sighting { address: address(other), known: false, proved: true, answer }

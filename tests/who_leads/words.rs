@@ -113,6 +113,7 @@ fn report(node: usize, told: Told) -> Report {
         new_voter: None,
         voters: Vec::new(),
         backups: None,
+        shown: Default::default(),
     }
 }
 

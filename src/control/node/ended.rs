@@ -24,6 +24,7 @@ impl Node {
         };
         self.row().scenario = None;
         self.row().waits_for = None;
+        self.note_stage(None);
         match &ended {
             Ok(_) => self.note("scenario.ended", None, scenario.title()),
             Err(failed) => self.note("scenario.failed", Some(&chain(failed)), scenario.title()),

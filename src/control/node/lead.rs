@@ -21,6 +21,7 @@ impl Node {
             .unreachable
             .as_ref()
             .map(|why| format!("the voters do not answer, so nobody is promoted: {why}"));
+        self.note_lease(&seen);
         self.note_lead(&seen);
         self.mark_rows(&seen);
         self.gather_warnings();

@@ -15,6 +15,9 @@ impl Node {
         let before = std::mem::replace(&mut self.record, seen.record.clone());
         let Some(now) = &seen.record else { return };
         for (id, text) in changes(before.as_ref(), now, &self.hands.instance) {
+            if id == "lead.taken" {
+                std::sync::Arc::make_mut(&mut self.snapshot.counts).takeovers += 1;
+            }
             self.note(id, None, text);
         }
     }

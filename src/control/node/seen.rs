@@ -1,7 +1,7 @@
 //! What follows from a look at the server and at the members, and what is shown of it.
 
 use super::{ClusterState, Node, NodeRole, NodeStatus, Observation, Phase, decide};
-use crate::cluster::{Answer, BackupsSeen, NodeState, Role, Sighting, Standing};
+use crate::cluster::{Answer, BackupsSeen, NodeState, Role, Shown, Sighting, Standing};
 use crate::control::decide::Local;
 use crate::control::observer::Seen;
 use crate::postgres::peer::Record;
@@ -67,6 +67,7 @@ impl Node {
         self.others(records, &seen.sightings);
         self.tell_the_others(&seen.sightings);
         self.overview();
+        self.note_the_others(&seen.sightings);
         if let Some(report) = &mut self.snapshot.report {
             report.newest = seen.memory.newest;
             report.given_up = seen.memory.given_up;
@@ -85,11 +86,13 @@ impl Node {
     pub(super) fn own_row(&mut self, health: &Health) {
         let Health { role, lsn, timeline, system, .. } = *health;
         let lsn_now = lsn.unwrap_or_default();
+        let behind = lsn.zip(self.snapshot.end).map(|(lsn, end)| lsn.bytes_behind(end));
         let row = self.row();
         row.role = Some(role.into());
         (row.timeline, row.lsn) = (Some(timeline), lsn);
-        row.lag_bytes = (role == Role::Primary).then_some(0);
+        row.lag_bytes = if role == Role::Primary { Some(0) } else { behind };
         row.lag_seconds = health.lag_seconds;
+        row.follows.clone_from(&health.upstream);
         self.say(Standing::Serving { role, timeline, lsn: lsn_now });
         if let Some(report) = &mut self.snapshot.report {
             report.system = Some(system);
@@ -170,9 +173,11 @@ impl Node {
         let one_leads = self.snapshot.nodes.iter().filter(leads).count() == 1;
         let leader = self.snapshot.nodes.iter().filter(leads).max_by_key(|row| row.timeline);
         let leader = leader.map(|row| (row.name.clone(), row.timeline, row.lsn));
+        // While nobody leads, one is as far behind as when somebody did.
+        self.snapshot.end = leader.as_ref().and_then(|(_, _, end)| *end).or(self.snapshot.end);
         for row in &mut self.snapshot.nodes {
-            if let (Some((_, _, Some(end))), Some(lsn)) = (&leader, row.lsn) {
-                row.lag_bytes = Some(lsn.bytes_behind(*end));
+            if let (Some(end), Some(lsn)) = (self.snapshot.end, row.lsn) {
+                row.lag_bytes = Some(lsn.bytes_behind(end));
             }
         }
         let all_run = self.snapshot.nodes.iter().all(|row| row.state == NodeState::Running);
@@ -273,6 +278,8 @@ impl Node {
         let lately = lately.chain(&self.voters_silent).chain(&self.writes_wait);
         let backups = self.snapshot.backups.iter().flat_map(|seen| &seen.warnings);
         let lately = lately.chain(backups);
+        self.snapshot.voters_silent = self.voters_silent.is_some();
+        self.snapshot.writes_wait = self.writes_wait.is_some();
         self.snapshot.warnings = self.standing_warnings.iter().chain(lately).cloned().collect();
     }
 }
@@ -299,4 +306,9 @@ fn as_it_says(row: &mut NodeStatus, answer: &Answer, before: &[NodeStatus]) {
         Standing::Empty { .. } | Standing::Preparing { .. } | Standing::AtRest { .. } => None,
     };
     (row.timeline, row.lsn) = report.position().unzip();
+    let Shown { scenario, waits_for, follows, lag_ms, services, warnings, .. } =
+        report.shown.clone();
+    (row.scenario, row.waits_for, row.follows) = (scenario, waits_for, follows);
+    (row.services, row.warnings) = (services, warnings);
+    row.lag_seconds = lag_ms.map(|ms| ms as f64 / 1000.0);
 }

@@ -61,6 +61,7 @@ impl Node {
                 false => settings.herd.voters.clone(),
             },
             backups: before.as_ref().and_then(|before| before.backups.clone()),
+            shown: before.map(|before| before.shown).unwrap_or_default(),
         });
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 impl Snapshot {
     /// `node2 leads (epoch 3); failover: quorum; paused`.
-    fn who_leads(&self) -> String {
+    pub(crate) fn who_leads(&self) -> String {
         let epoch = self.epoch.map(|epoch| format!(" (epoch {epoch})")).unwrap_or_default();
         let leads = match (&self.primary, &self.holder) {
             (Some(primary), Some(holder)) if primary != holder => {
@@ -26,9 +26,22 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// `votes: node1, node2, node3`, `lease: 3.2 of 4 s left`.
+    fn about_the_lease(&self) -> Vec<String> {
+        let voters =
+            (!self.voters.is_empty()).then(|| format!("votes: {}", self.voters.join(", ")));
+        let lease = self
+            .lease
+            .as_ref()
+            .map(|lease| format!("lease: {:.1} of {} s left", lease.seconds_left, lease.seconds));
+        voters.into_iter().chain(lease).collect()
+    }
+}
+
 impl RunningScenario {
     /// `1.2 of 4.0 GB, 30 %, about 40 s to go`.
-    fn bytes(&self) -> Option<String> {
+    pub(crate) fn bytes(&self) -> Option<String> {
         let (done, total) = (self.bytes_done?, self.bytes_total.filter(|total| *total > 0)?);
         let rest = self.seconds_left.map(|seconds| format!(", about {seconds} s to go"));
         Some(format!(
@@ -111,6 +124,7 @@ impl fmt::Display for Snapshot {
                 writeln!(f, "  waits: {reason}")?;
             }
         }
+        self.about_the_lease().iter().try_for_each(|line| writeln!(f, "{line}"))?;
         if let Some(backups) = &self.backups {
             writeln!(f, "{}", backups_in_words(backups))?;
         }
@@ -151,6 +165,17 @@ mod tests {
                 row("node2", NodeRole::Standby, true),
             ],
             backups: None,
+            end: None,
+            lease: None,
+            http_port: 8008,
+            voters: Vec::new(),
+            voters_silent: false,
+            writes_wait: false,
+            default_passwords: 0,
+            facts: Default::default(),
+            counts: Default::default(),
+            lags: Default::default(),
+            elsewhere: Default::default(),
             report: None,
             looked: None,
         }

@@ -316,6 +316,11 @@ impl Container {
         get(&self.ip(), path)
     }
 
+    /// The same as a browser asks.
+    pub fn http_for_browser(&self, path: &str) -> Option<(u16, String)> {
+        request(&self.ip(), "GET", path, "Accept: text/html,*/*;q=0.8\r\n")
+    }
+
     /// The same with another method than GET, from someone who shows `token`.
     pub fn http_as(&self, token: &str, method: &str, path: &str) -> Option<(u16, String)> {
         request(&self.ip(), method, path, &format!("Authorization: Bearer {token}\r\n"))

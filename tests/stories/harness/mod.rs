@@ -11,6 +11,7 @@
     reason = "a library of its own, in a test"
 )]
 
+mod browser;
 mod cluster;
 mod container;
 mod network;
@@ -19,6 +20,7 @@ mod prober;
 mod volume;
 mod voting;
 
+pub use browser::Browser;
 pub use cluster::{Cluster, PASSWORDS, password};
 pub use container::{Container, Process, Recipe, Server, client, is_postmaster};
 pub use network::Network;
