@@ -262,7 +262,7 @@ mod tests {
             seen.state
         };
         let late = "2026-11-22 04:00:00".parse().unwrap();
-        assert_eq!(state(Looked { now: late, ..fine() }, "49 h old"), BackupsState::Overdue);
+        assert_eq!(state(Looked { now: late, ..fine() }, "2 days old"), BackupsState::Overdue);
         let behind = Duration::from_secs(200);
         assert_eq!(state(Looked { behind, ..fine() }, "3 min ago"), BackupsState::Standing);
         let full = Shelf { free_mib: Some(1000), ..two.clone() };

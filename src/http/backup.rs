@@ -9,6 +9,7 @@ use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::error::chain;
+use crate::system::wait;
 use axum::Router;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::StatusCode;
@@ -17,7 +18,12 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
+
+/// From its last file to the WAL that it needs: cron looks after that each minute.
+const COMPLETE_WITHIN: Duration = Duration::from_secs(5 * 60);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One backup at a time.
 #[derive(Clone, Debug)]
@@ -53,6 +59,29 @@ impl Jobs {
             token: Token::of(settings),
             last: Arc::default(),
         }
+    }
+
+    /// The newest that is complete.
+    async fn newest(&self) -> Option<String> {
+        let (settings, account) = (self.settings.clone(), self.account.clone());
+        let look = tokio::task::spawn_blocking(move || barman::look(&settings, &account));
+        let (archive, ..) = look.await.ok()?;
+        archive.backups.last().map(|backup| backup.id.clone())
+    }
+
+    /// barman calls it complete when the WAL has come that it needs; cron sees to that each minute. Else why
+    /// not.
+    async fn await_another_than(&self, before: Option<String>) -> Option<String> {
+        let began = Instant::now();
+        while self.newest().await == before {
+            if began.elapsed() > COMPLETE_WITHIN {
+                return Some(
+                    "the WAL that it needs does not come (barman check says why)".to_owned(),
+                );
+            }
+            wait::back_off(LOOK_EVERY).await;
+        }
+        None
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -100,11 +129,15 @@ async fn take(
     let taking = jobs.clone();
     tokio::spawn(async move {
         let Jobs { layout, account, .. } = &taking;
+        let before = taking.newest().await;
         let taken = barman::take_backup(layout, account, name.as_deref()).await;
-        if let Err(error) = &taken {
-            warn!("the base backup was not taken: {}", chain(error));
+        let failed = match taken {
+            Ok(()) => taking.await_another_than(before).await,
+            Err(error) => Some(chain(&error)),
+        };
+        if let Some(why) = &failed {
+            warn!("the base backup was not taken: {why}");
         }
-        let failed = taken.err().map(|error| chain(&error));
         *taking.last() = Last { failed, ..Last::default() };
     });
     said(StatusCode::ACCEPTED, format!("{node} takes a base backup"))

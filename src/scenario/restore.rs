@@ -162,7 +162,10 @@ pub(super) fn choose(
     for (kept_by, archive) in &kept.archives {
         match choose_from(asked, kept_by, archive, kept.now, major) {
             Ok(restore) => return Ok(restore),
-            Err(none @ (NoBackup::None(_) | NoBackup::Unknown { .. })) => why = why.or(Some(none)),
+            Err(none @ NoBackup::None(_)) => why = why.or(Some(none)),
+            Err(unknown @ NoBackup::Unknown { .. }) => {
+                why = why.filter(|why| !matches!(why, NoBackup::None(_))).or(Some(unknown));
+            }
             Err(better) => why = Some(better),
         }
     }

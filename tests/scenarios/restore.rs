@@ -184,6 +184,9 @@ fn an_older_archive_has_what_was_before() {
     // It was begun, and has nothing yet.
     both.archives[0].1.backups.clear();
     assert_eq!(chosen(&[], &both), before);
+    let unknown = [("RESTORE_FROM", "20200101T000000")];
+    let unknown = asked(&unknown, &Situation { kept: both, ..fine() }).unwrap_err();
+    assert!(unknown.contains("no backup 20200101T000000") && unknown.contains(THIRD), "{unknown}");
 }
 
 #[test]

@@ -146,16 +146,7 @@ fn a_node_comes_back_as_it_was_at_any_moment_and_leaves_the_archive_alone() {
 
 /// Before anything is touched.
 fn refused(network: &Network, backups: &Volume, told: &Told) {
-    let small = Volume::with(&[
-        "-d",
-        "tmpfs",
-        "-o",
-        "type=tmpfs",
-        "-o",
-        "device=tmpfs",
-        "-o",
-        "o=size=200m",
-    ]);
+    let small = Volume::with(&["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=200m"]);
     let usual = Volume::new();
     let full = [("RESTORE_FROM", "latest")];
     let unknown = [("RESTORE_FROM", "20200101T000000")];

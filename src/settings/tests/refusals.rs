@@ -81,6 +81,9 @@ const WRONG: &[(&str, &str)] = &[
     ("RESTORE_TARGET_XID", "x"),
     ("RESTORE_TARGET_ACTION", "demote"),
     ("RESTORE_TARGET_TIMELINE", "0"),
+    ("RESTORE_CLUSTER", "all"),
+    ("RESTORE_SOURCE", "a b"),
+    ("RESTORE_TOKEN", "two\nlines"),
     ("POSTGRES_USER", "pg_admin"),
     ("POSTGRES_DB", "repmgr"),
     ("POSTGRES_INITDB_ARGS", "--locale='C"),
@@ -193,4 +196,20 @@ fn no_service_is_given_what_is_postgres() {
 fn what_kubernetes_injects_for_a_service_named_postgres_is_explained() {
     let line = refusal(&[("POSTGRES_PORT", "tcp://10.0.0.5:5432")]);
     assert!(line.contains("enableServiceLinks") && line.contains("set POSTGRES_PORT yourself"));
+}
+
+#[test]
+fn a_restore_has_one_target_and_a_person_looks_at_one() {
+    let line = refusal(&[
+        ("RESTORE_FROM", "latest"),
+        ("RESTORE_TARGET_NAME", "monday"),
+        ("RESTORE_TARGET_LSN", "0/1"),
+    ]);
+    assert!(line.starts_with("RESTORE_TARGET_LSN and RESTORE_TARGET_NAME are both set"), "{line}");
+    let pause = [("RESTORE_FROM", "latest"), ("RESTORE_TARGET_ACTION", "pause")];
+    assert!(refusal(&pause).starts_with("RESTORE_TARGET_ACTION is pause"));
+    let looks = [&pause[..], &[("RESTORE_TARGET_XID", "812")]].concat();
+    assert!(read_pairs(&looks).unwrap().restore.unwrap().pauses);
+    assert!(read_pairs(&[]).unwrap().restore.is_none());
+    assert_eq!(read_pairs(&[("RESTORE_TARGET_XID", "812")]).unwrap().warnings.len(), 1);
 }
