@@ -1,7 +1,6 @@
 //! What `compose/monitoring` has for Prometheus and Grafana, checked against what a node tells, and by
 //! Prometheus' own `promtool` where that is installed.
 
-use pgherd::cluster::Backups;
 use pgherd::control::{Disk, Facts, Snapshot};
 use pgherd::http::metrics_page;
 use std::collections::BTreeSet;
@@ -21,17 +20,12 @@ fn page() -> String {
         "name": "node1", "id": 1, "address": "node1:5432", "role": "primary", "state": "running",
         "scenario": null, "waits_for": null, "timeline": 3, "lsn": "0/5000148", "lag_bytes": 0,
         "lag_seconds": 0.0, "sync": false, "priority": 100, "location": "default", "votes": true,
-        "last_seen_seconds": 0.4, "services": ["repmgrd"]}]}"#;
+        "last_seen_seconds": 0.4, "services": ["repmgrd"]}], "backups": {"node": "node1",
+        "last": "20261120T030001", "age_seconds": 3600, "window_seconds": 86400, "count": 5,
+        "state": "ok", "wal_age_seconds": 3}}"#;
     let mut seen: Snapshot = serde_json::from_str(node).expect("a snapshot");
-    let backups = Backups {
-        age_seconds: Some(3600),
-        window_seconds: Some(86_400),
-        wal_age_seconds: Some(3),
-        count: 5,
-        ..Backups::default()
-    };
     let disk = Disk { total_bytes: 1 << 40, free_bytes: 1 << 39 };
-    let facts = Facts { disk: Some(disk), backups: Some(backups), ..Facts::default() };
+    let facts = Facts { disk: Some(disk), ..Facts::default() };
     seen.facts = Arc::new(facts);
     let stage = ("Slave is started".to_owned(), "Start \"it\"".to_owned());
     let counts = Arc::make_mut(&mut seen.counts);

@@ -65,7 +65,7 @@ impl Jobs {
     async fn newest(&self) -> Option<String> {
         let (settings, account) = (self.settings.clone(), self.account.clone());
         let look = tokio::task::spawn_blocking(move || barman::look(&settings, &account));
-        let (archive, ..) = look.await.ok()?;
+        let Shelf { archive, .. } = look.await.ok()?;
         archive.backups.last().map(|backup| backup.id.clone())
     }
 
