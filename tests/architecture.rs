@@ -45,7 +45,6 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("http",           &[&["cluster", "settings", "scenario", "control", "journal"]]),
     ("http/archive.rs", &[&["cluster", "settings", "layout", "system", "barman"]]),
     ("http/backup.rs", &[&["cluster", "settings", "layout", "system", "barman"]]),
-    ("http/archive.rs", &[&["settings", "system", "barman"]]),
     ("http/relay.rs",  &[&["settings", "system"]]),
     ("http/token.rs",  &[&["settings", "system"]]),
     ("http/wishes.rs", &[&["cluster", "settings", "keeper", "control"]]),

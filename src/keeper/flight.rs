@@ -32,9 +32,18 @@ pub(super) enum Landed {
     Tried(Wrote),
     /// The taking.
     Took(Wrote),
-    /// What people asked for stands there, with all else that they did. None: others were sooner, each
-    /// time.
-    Desired(Result<Option<Desired>, String>),
+    /// What a person asked for.
+    Desired(Result<Came, String>),
+}
+
+/// What came of a wish.
+pub(super) enum Came {
+    /// It stands there, with all else that people asked for.
+    Stands(Desired),
+    /// Nobody could lead then.
+    Refused,
+    /// Others were sooner, each time.
+    Late,
 }
 
 /// What came of a compare-and-swap.
@@ -88,15 +97,19 @@ pub(super) async fn desire(
     let asked = async {
         let mut now = client.get(&keys.desired, within).await?;
         for _ in 0..WISHES_AT_ONCE_MAX {
-            let desired = desired(now.as_ref()).with(&desire);
+            let before = desired(now.as_ref());
+            if !before.allows(&desire) {
+                return Ok(Came::Refused);
+            }
+            let desired = before.with(&desire);
             let text = serde_json::to_string(&desired).expect("its keys are texts");
             let expected = now.as_ref().map_or(Expected::Absent, |now| Expected::At(now.revision));
             match client.put_if(&keys.desired, expected, &text, within).await? {
-                Written::Done { .. } => return Ok(Some(desired)),
+                Written::Done { .. } => return Ok(Came::Stands(desired)),
                 Written::Changed { now: instead } => now = instead,
             }
         }
-        Ok(None)
+        Ok(Came::Late)
     };
     // Renewals wait for it, and must not wait long.
     Landed::Desired(match timeout(within, asked).await {

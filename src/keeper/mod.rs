@@ -61,6 +61,12 @@ pub enum LeadError {
         "another node was sooner: the record of who leads, or what people asked for, has changed; try again"
     )]
     Changed,
+    /// Everybody else is in maintenance.
+    #[error(
+        "it is the only standby that could lead: nobody would take over from the primary. If that is to \
+         be so for a while: pgherd maintenance on NODE --force"
+    )]
+    Last,
     /// There is no such thing to do.
     #[error("this node does not lead by the cluster's record")]
     NotOurs,

@@ -36,6 +36,8 @@ pub enum Desire {
         node: String,
         /// It begins.
         on: bool,
+        /// Standbys of which one at least must be free to be chosen afterwards, if this is one of them.
+        among: BTreeSet<String>,
     },
     /// The lead is handed over then; one appointment replaces another. None: not any more.
     Appointment(Option<Appointment>),
@@ -44,12 +46,23 @@ pub enum Desire {
 }
 
 impl Desired {
+    /// Somebody could lead afterwards, or could not before.
+    pub fn allows(&self, desire: &Desire) -> bool {
+        let Desire::Maintenance { node, on: true, among } = desire else { return true };
+        let is_free = |one: &&String| *one != node && !self.maintenance.contains(*one);
+        !among.contains(node) || among.iter().any(|one| is_free(&one))
+    }
+
     /// With that, and all else as it was.
     pub fn with(mut self, desire: &Desire) -> Self {
         match desire {
             Desire::Paused(on) => self.paused = *on,
-            Desire::Maintenance { node, on: true } => drop(self.maintenance.insert(node.clone())),
-            Desire::Maintenance { node, on: false } => drop(self.maintenance.remove(node)),
+            Desire::Maintenance { node, on: true, .. } => {
+                self.maintenance.insert(node.clone());
+            }
+            Desire::Maintenance { node, on: false, .. } => {
+                self.maintenance.remove(node);
+            }
             Desire::Appointment(appointment) => self.appointment.clone_from(appointment),
             Desire::Kept(appointment) => {
                 self.appointment.take_if(|one| one == appointment);
@@ -66,7 +79,9 @@ mod tests {
     #[test]
     fn one_wish_leaves_the_others_as_they_are() {
         let at = |at| Appointment { at, to: None };
-        let maintenance = |on| Desire::Maintenance { node: "node2".to_owned(), on };
+        let among = BTreeSet::new();
+        let maintenance =
+            |on| Desire::Maintenance { node: "node2".to_owned(), on, among: among.clone() };
         let all = Desired::default()
             .with(&Desire::Paused(true))
             .with(&maintenance(true))
@@ -75,6 +90,26 @@ mod tests {
         assert_eq!(all.clone().with(&Desire::Kept(at(8))), all, "another one stands there");
         let less = all.clone().with(&maintenance(false)).with(&Desire::Kept(at(7)));
         assert_eq!(less, Desired { paused: true, ..Desired::default() });
+    }
+
+    #[test]
+    fn the_last_one_that_could_lead_is_not_taken() {
+        let both: BTreeSet<_> = ["node2", "node3"].map(str::to_owned).into();
+        let maintain = |node: &str, among: &BTreeSet<String>| Desire::Maintenance {
+            node: node.to_owned(),
+            on: true,
+            among: among.clone(),
+        };
+        let free = Desired::default();
+        assert!(free.allows(&maintain("node2", &both)));
+        let one = free.with(&maintain("node2", &both));
+        assert!(!one.allows(&maintain("node3", &both)));
+        assert!(one.allows(&maintain("node3", &BTreeSet::new())), "forced");
+        assert!(one.allows(&maintain("backup", &both)), "it could not lead anyway");
+        assert!(
+            one.allows(&maintain("node1", &both)),
+            "nor could the primary take over from itself"
+        );
     }
 
     #[test]

@@ -8,15 +8,12 @@ use crate::lead::Desire;
 use crate::scenario::Scenario;
 use crate::service::Shutdown;
 use crate::settings::NodeKind;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
-
-/// What people asked for before, so that it counts.
-const READ_AT_MOST: Duration = Duration::from_secs(2);
 
 /// What a person asks for.
 #[derive(Debug)]
@@ -104,10 +101,8 @@ impl Node {
         let stands = match &wish {
             Wish::Pause(on) => Some(Ok(Desire::Paused(*on))),
             Wish::Maintenance { node, on, forced } => {
-                if *on && !forced {
-                    return self.maintain_unless_the_last(reply, words, node.clone());
-                }
-                Some(Ok(Desire::Maintenance { node: node.clone(), on: *on }))
+                let among = if *forced { BTreeSet::new() } else { self.candidates() };
+                Some(Ok(Desire::Maintenance { node: node.clone(), on: *on, among }))
             }
             Wish::Switchover { to, at: Some(at), dry_run: false } => {
                 Some(self.appointment(to.clone(), *at))
@@ -156,52 +151,23 @@ impl Node {
         let (journal, epoch) = (self.hands.journal.clone(), self.snapshot.epoch);
         tokio::spawn(async move {
             let done = keeper.desire(desire).await;
-            if done.is_ok() {
-                journal.note("asked", epoch, None, format!("a person asks for: {words}"));
-            }
-            let _ = reply.send(done.map(|()| "done".to_owned()).map_err(|error| error.to_string()));
-        });
-    }
-
-    /// Unless no other standby runs that may be chosen.
-    fn maintain_unless_the_last(
-        &self,
-        reply: oneshot::Sender<Granted>,
-        words: String,
-        name: String,
-    ) {
-        let Some(keeper) = self.hands.keeper.clone() else {
-            return self.refuse(reply, words, self.no_record());
-        };
-        let may_lead = |row: &&NodeStatus| {
-            row.role == Some(NodeRole::Standby)
-                && row.state == NodeState::Running
-                && row.priority > 0
-        };
-        let candidates = self.snapshot.nodes.iter().filter(may_lead);
-        let candidates: Vec<_> = candidates.map(|row| row.name.clone()).collect();
-        let (journal, epoch) = (self.hands.journal.clone(), self.snapshot.epoch);
-        tokio::spawn(async move {
-            keeper.read(READ_AT_MOST).await;
-            let maintained = keeper.now().desired.maintenance;
-            let is_free = |one: &&String| **one == name || !maintained.contains(*one);
-            let free: Vec<_> = candidates.iter().filter(is_free).collect();
-            let said = if free == [&name] {
-                Err(format!(
-                    "{name} is the only standby that could lead: nobody would take over from the \
-                     primary. If that is to be so for a while: pgherd maintenance on {name} --force"
-                ))
-            } else {
-                let desire = Desire::Maintenance { node: name, on: true };
-                let done = keeper.desire(desire).await;
-                done.map(|()| "done".to_owned()).map_err(|error| error.to_string())
-            };
+            let said = done.map(|()| "done".to_owned()).map_err(|error| error.to_string());
             match &said {
                 Ok(_) => journal.note("asked", epoch, None, format!("a person asks for: {words}")),
                 Err(why) => journal.note("refused", epoch, Some(why), words),
             }
             let _ = reply.send(said); // Whoever asked has gone.
         });
+    }
+
+    /// The standbys that run and may be chosen, as far as this node knows.
+    fn candidates(&self) -> BTreeSet<String> {
+        let may_lead = |row: &&NodeStatus| {
+            row.role == Some(NodeRole::Standby)
+                && row.state == NodeState::Running
+                && row.priority > 0
+        };
+        self.snapshot.nodes.iter().filter(may_lead).map(|row| row.name.clone()).collect()
     }
 
     /// It is gone, as far as this primary can see.

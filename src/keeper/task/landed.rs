@@ -1,7 +1,7 @@
 //! What comes of a question to etcd: the record was read, changed, taken, or nobody answered.
 
 use super::super::LeadError;
-use super::super::flight::{self, Landed, Read, Wrote};
+use super::super::flight::{self, Came, Landed, Read, Wrote};
 use super::{Task, answer};
 use crate::cluster::{SystemId, Timeline};
 use crate::etcd::Expected;
@@ -20,11 +20,12 @@ impl Task {
                 self.read(now, read);
             }
             Landed::Looked(Err(why)) => self.silent(why),
-            Landed::Desired(Ok(Some(desired))) => {
+            Landed::Desired(Ok(Came::Stands(desired))) => {
                 self.seen.desired = desired;
                 answer(self.reply.take(), Ok(()));
             }
-            Landed::Desired(Ok(None)) => answer(self.reply.take(), Err(LeadError::Changed)),
+            Landed::Desired(Ok(Came::Refused)) => answer(self.reply.take(), Err(LeadError::Last)),
+            Landed::Desired(Ok(Came::Late)) => answer(self.reply.take(), Err(LeadError::Changed)),
             Landed::Desired(Err(why)) => {
                 answer(self.reply.take(), Err(LeadError::Silent(why)));
             }

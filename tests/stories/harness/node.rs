@@ -97,7 +97,7 @@ impl Node {
         // 7 rows of 1,000 bytes and their headers to a page of 8 KiB.
         let rows = megabytes * 128 * 7;
         self.sql(&format!(
-            "CREATE TABLE bulk AS SELECT n, repeat('x', 1000)::char(1000) AS filler \
+            "CREATE TABLE bulk WITH (autovacuum_enabled = off) AS SELECT n, repeat('x', 1000)::char(1000) AS filler \
              FROM generate_series(1, {rows}) n"
         ))
         .ok();
