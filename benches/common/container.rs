@@ -46,15 +46,20 @@ pub(crate) const STREAMS: Question<'_> = Question {
     sql: "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'",
 };
 
-/// Runs docker and returns what it printed.
+/// Runs docker and returns what it printed; it must succeed.
 pub(crate) fn docker(args: &[&str]) -> String {
+    try_docker(args).unwrap_or_else(|said| panic!("docker {args:?}: {said}"))
+}
+
+/// The same. An error is what docker said about it.
+pub(crate) fn try_docker(args: &[&str]) -> Result<String, String> {
     #[expect(clippy::disallowed_methods, reason = "the bench drives docker")]
     let output = Command::new("docker").args(args).stdin(Stdio::null()).output();
     let output = output.expect("docker can be run");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "docker {args:?}: {said}");
     // A container's own talk comes with `logs`.
-    format!("{}{said}", String::from_utf8_lossy(&output.stdout)).trim().to_owned()
+    let all = format!("{}{said}", String::from_utf8_lossy(&output.stdout)).trim().to_owned();
+    output.status.success().then_some(all).ok_or(said)
 }
 
 /// Removed at the end of the bench.
@@ -121,8 +126,13 @@ impl Container {
 
     /// What psql in it answers, as the superuser.
     pub(crate) fn sql(&self, statements: &str) -> String {
+        self.try_sql(statements).unwrap_or_else(|said| panic!("{statements}: {said}"))
+    }
+
+    /// The same from one that may go down just now.
+    pub(crate) fn try_sql(&self, statements: &str) -> Result<String, String> {
         let psql = ["exec", "-u", "postgres", &self.id, "psql", "-qAt", "-v", "ON_ERROR_STOP=1"];
-        docker(&[&psql[..], &["-d", "postgres", "-c", statements]].concat())
+        try_docker(&[&psql[..], &["-d", "postgres", "-c", statements]].concat())
     }
 
     pub(crate) fn inspect(&self, format: &str) -> String {

@@ -139,7 +139,7 @@ impl<'a> Cluster<'a> {
         }
         let streams = "SELECT count(*) || ' ' || count(*) FILTER (WHERE sync_state = 'sync') \
              FROM pg_stat_replication WHERE state = 'streaming'";
-        match self.nodes[primary].sql(streams).as_str() {
+        match self.nodes[primary].try_sql(streams)?.as_str() {
             "2 1" => Ok(primary),
             others => Err(format!("standbys and synchronous ones: {others}")),
         }

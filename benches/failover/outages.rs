@@ -1,7 +1,7 @@
 //! For how long nobody takes a write, by what befalls the primary.
 
 use crate::cluster::{Cluster, Kind};
-use crate::common::container::docker;
+use crate::common::container::{PLACES, docker};
 use crate::common::numbers::{Sample, aim, table};
 use crate::common::wanted;
 use crate::prober::Prober;
@@ -9,6 +9,8 @@ use crate::record::Record;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// As long as one that was thawed is watched, and every other after the change: it could err.
@@ -111,7 +113,9 @@ impl Outages {
             primary = cluster.await_rest();
             let (sample, wrong) = self.0.entry((part, cluster.kind)).or_default();
             sample.add(took.as_secs_f64() * 1e3);
-            wrong.add(&record, victim, &rows(cluster, primary, &record));
+            if wrong.add(&record, victim, &rows(cluster, primary, &record)) {
+                keep_logs(cluster, part);
+            }
             if cluster.kind != Kind::Patroni {
                 let Wrong { missing, after_thaw, overlaps } = wrong;
                 assert!(overlaps.is_empty(), "two took writes: {overlaps:?}");
@@ -149,10 +153,15 @@ impl Outages {
 }
 
 impl Wrong {
-    fn add(&mut self, record: &Record, victim: usize, there: &BTreeSet<i64>) {
-        self.missing += record.missing(there);
-        self.after_thaw += record.taken_after_another(victim);
-        self.overlaps.extend(record.two_at_once());
+    /// Whether there was anything.
+    fn add(&mut self, record: &Record, victim: usize, there: &BTreeSet<i64>) -> bool {
+        let (missing, after_thaw) = (record.missing(there), record.taken_after_another(victim));
+        let overlaps = record.two_at_once();
+        let is_wrong = missing + after_thaw + overlaps.len() > 0;
+        self.missing += missing;
+        self.after_thaw += after_thaw;
+        self.overlaps.extend(overlaps);
+        is_wrong
     }
 
     fn show(&self, kind: Kind) {
@@ -164,6 +173,16 @@ impl Wrong {
             overlaps.len()
         );
         overlaps.iter().for_each(|overlap| println!("    {overlap}"));
+    }
+}
+
+/// For whoever wants to know how it came about: the containers will be gone.
+fn keep_logs(cluster: &Cluster<'_>, part: Part) {
+    for (place, node) in PLACES.iter().zip(&cluster.nodes) {
+        let name = format!("failover-{}-{}-{}.log", cluster.kind.word(), part.word(), place.name);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::write(&path, node.log()).expect("there is room below target/");
+        println!("  what {} said is in {}", place.name, path.display());
     }
 }
 
