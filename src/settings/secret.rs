@@ -68,6 +68,7 @@ pub fn secret_variables() -> &'static [&'static str] {
         "BARMAN_STREAMING_PASSWORD",
         "PGHERD_ETCD_PASSWORD",
         "PGHERD_CONTROL_TOKEN",
+        "RESTORE_TOKEN",
     ]
 }
 

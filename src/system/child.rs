@@ -45,7 +45,7 @@ const DRAIN_AT_MOST: Duration = Duration::from_millis(200);
 
 /// Variables of ours that hold secrets. No child inherits them; one that needs
 /// such a variable is given it.
-pub const SECRET_VARIABLES: [&str; 7] = [
+pub const SECRET_VARIABLES: [&str; 8] = [
     "POSTGRES_PASSWORD",
     "REPMGR_PASSWORD",
     "REPMGR_STREAMING_PASSWORD",
@@ -53,6 +53,7 @@ pub const SECRET_VARIABLES: [&str; 7] = [
     "BARMAN_STREAMING_PASSWORD",
     "PGHERD_ETCD_PASSWORD",
     "PGHERD_CONTROL_TOKEN",
+    "RESTORE_TOKEN",
 ];
 
 /// A program about to be started, and as whom and in which surroundings.
