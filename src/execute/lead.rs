@@ -117,6 +117,9 @@ impl Hands {
 
     async fn promote_server(&self) -> Result<(Session, Timeline), StepError> {
         let session = self.session("postgres").await?;
+        // What an interrupted plan has left there would be asked of nodes that are gone or frozen, and
+        // the end of the recovery would wait for each (seen: 50 s).
+        self.leave_archive_alone(&session).await?;
         if self.keeper.is_some() {
             // Between the promotion and the record's word, commits wait.
             session.wait_for_standbys(&[sync::NO_STANDBY]).await?;
