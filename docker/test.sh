@@ -5,13 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Minutes each, and each with shorter ones of its kind beside it.
-LONG=(either_side_killed no_commit_waits_long where_a_standby_is_required a_standby_that_may_lack
+LONG=(soak either_side_killed no_commit_waits_long where_a_standby_is_required a_standby_that_may_lack
   failover::all_killed_at_once while_paused)
-
-# The same minute of a soak each time; make soak throws its own dice.
-if [ -z "${PGHERD_TRIALS:-}" ]; then
-  export PGHERD_SOAK_SEED=${PGHERD_SOAK_SEED:-7} PGHERD_SOAK_MINUTES=${PGHERD_SOAK_MINUTES:-1}
-fi
 
 step() { echo "test: $*"; "$@"; }
 
