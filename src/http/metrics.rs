@@ -137,7 +137,7 @@ impl Page {
         self.some("backup_age_seconds", age, backups.age_seconds);
         let window = "How far back the cluster can be brought.";
         self.some("backup_window_seconds", window, backups.window_seconds);
-        let ok = "The last base backup that was tried is complete.";
+        let ok = "There are base backups, and the last try for one did not fail.";
         self.flag(
             "backup_last_ok",
             ok,

@@ -12,6 +12,7 @@ use super::step::Step;
 use crate::layout::Layout;
 use crate::service::{Durability, Listen, ServiceName};
 use crate::settings::Settings;
+use std::path::Path;
 
 /// The roles that the tools log in as.
 pub(super) const ROLES: [&str; 4] = ["repmgr", "repmgr_streaming", "barman", "barman_streaming"];
@@ -62,18 +63,19 @@ pub(super) fn stages(settings: &Settings, layout: &Layout, begun_anew: bool) -> 
         stage("Touch cron for barman", [
             Step::WriteBarmanCron,
         ]),
-        stage(format!("Start postgresql on consumer port {}", postgres.port), [
-            Step::StopPostgres,
-            Step::Complete { pgdata: pgdata.clone() },
-            Step::TakeLead,
-            Step::StartPostgres {
-                listen: Listen::Consumer { port: postgres.port },
-                durability: Durability::Durable,
-            },
-        ]),
+        serve(postgres.port, pgdata),
         stage("Start crond", [
             Step::Supervise { service: ServiceName::Crond },
             Step::Supervise { service: ServiceName::Repmgrd },
         ]),
     ]
+}
+
+/// What was made out of reach is complete, and consumers may come.
+pub(super) fn serve(port: u16, pgdata: &Path) -> Stage {
+    let complete = Step::Complete { pgdata: pgdata.to_owned() };
+    let (listen, durability) = (Listen::Consumer { port }, Durability::Durable);
+    let start = Step::StartPostgres { listen, durability };
+    let title = format!("Start postgresql on consumer port {port}");
+    stage(title, [Step::StopPostgres, complete, Step::TakeLead, start])
 }

@@ -5,11 +5,11 @@
 //! archive that it came from is read and never written: the restored cluster begins another.
 
 use super::plan::{Stage, stage};
+use super::primary_first_start::serve;
 use super::primary_restart::{helpers, records, with_others_forgotten};
 use super::step::Step;
 use crate::cluster::{Archive, Backup, History, Lsn, Moment, Timeline};
 use crate::layout::{Layout, Major};
-use crate::service::{Durability, Listen};
 use crate::settings::{RestoreFrom, RestoreSettings, RestoreTarget, Settings, TargetTimeline};
 use serde::Serialize;
 use std::fmt;
@@ -341,15 +341,7 @@ pub(super) fn stages(
         stage("Touch cron for barman", [
             Step::WriteBarmanCron,
         ]),
-        stage(format!("Start postgresql on consumer port {}", postgres.port), [
-            Step::StopPostgres,
-            Step::Complete { pgdata: pgdata.clone() },
-            Step::TakeLead,
-            Step::StartPostgres {
-                listen: Listen::Consumer { port: postgres.port },
-                durability: Durability::Durable,
-            },
-        ]),
+        serve(postgres.port, pgdata),
         helpers(),
     ]
 }

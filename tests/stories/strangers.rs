@@ -1,6 +1,6 @@
 //! Whoever is in the network and has no password gets nothing.
 
-use crate::harness::{Cluster, Recipe, Server, TOKEN};
+use crate::harness::{Cluster, Recipe, Server};
 
 #[test]
 #[ignore = "needs docker: make test"]
@@ -78,7 +78,6 @@ fn a_stranger_on_the_network_cannot_write_replicate_change_roles_read_a_backup_v
     assert_eq!(cluster.node(1).exec_as("postgres", members).ok(), "3");
     assert_eq!(cluster.primaries(), [1]);
     assert_eq!(cluster.wish(1, "PUT", "/pause?on=false").0, 202, "who has the token may");
-    assert_ne!(TOKEN, "guessed");
     cluster.await_settled(1);
     let record = prober.end(&cluster, 1, &[2, 3]);
     assert_eq!(record.timelines(), [1].into());
