@@ -4,6 +4,9 @@ export PG
 # A file of compose/, without its ending.
 STACK ?= primary-standby
 export STACK
+# What stands before it: a file compose/with-*.yml.
+WITH ?=
+export WITH
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help up down image test trials soak bench lint clean prerequisites
@@ -12,7 +15,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
 	  printf '%-12s %s\n' "$$target" "$$text"; done
 
-up: image ## build, start a master, a slave and a node for backups, wait for them; STACK=single: one node
+up: image ## build, start a master, a slave, a node for backups and HAProxy, wait for them; STACK=single: one node; WITH=pgbouncer
 	@docker/up.sh
 
 down: ## stop and remove the nodes; their data stays
@@ -43,6 +46,7 @@ clean: ## remove what make made: containers, images, volumes WITH THEIR DATA, ta
 	@docker/clean.sh
 	cargo clean
 
-test trials: FOR = tests
+test: FOR = tests
+trials: FOR = trials
 prerequisites:
 	@docker/prerequisites.sh $(FOR)

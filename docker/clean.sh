@@ -25,7 +25,7 @@ done
 # By our own names, and the nameless ones that a broken-off build leaves: an image that somebody built on
 # top of ours has the label too. A debian:*-slim without it was pulled, not made here.
 ours=()
-for image in pgherd:17 pgherd:15 pgherd-build pgherd-patroni debian:trixie-slim debian:bookworm-slim; do
+for image in pgherd:17 pgherd:15 pgherd-{haproxy,pgbouncer}:{17,15} pgherd-s3-server pgherd-build pgherd-patroni debian:trixie-slim debian:bookworm-slim; do
   [ -z "$(docker image ls -q --filter label=pgherd=1 "$image")" ] || ours+=("$image")
 done
 mapfile -t -O "${#ours[@]}" ours < <(docker image ls -q --filter label=pgherd=1 --filter dangling=true)

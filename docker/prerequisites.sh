@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that building and running can work: as root on Debian or Ubuntu it installs what is missing
 # and starts the engine; otherwise it names what is missing and how to get it. Silent when all is there.
-# `prerequisites.sh tests` sees to what only tests need, too.
+# `prerequisites.sh tests` sees to what only tests need, too, and `… trials` to what only the long ones do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -60,6 +60,16 @@ ensure_promtool() {
   have promtool || say "no promtool (apt-get install prometheus): compose/monitoring is not checked"
 }
 
+# Some 400 MB with what it needs, for one story: installed for the trials, else named.
+ensure_chromium() {
+  if [ "$1" = trials ] && ! have chromium && [ "$(id -u)" -eq 0 ] && have apt-get && installable chromium; then
+    say "chromium, of Debian's"
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null 2>&1 || true
+  fi
+  have chromium || have chromium-browser || have google-chrome ||
+    say "no Chromium (apt-get install chromium): the story of the page is skipped"
+}
+
 # Rust is the user's choice of place and version, so it is named, not installed.
 require_rust() {
   local wanted found
@@ -108,4 +118,9 @@ ensure_engine() {
 install_missing
 require_rust
 ensure_engine
-if [ "${1:-}" = tests ]; then ensure_promtool; fi
+case "${1:-}" in
+  tests | trials)
+    ensure_promtool
+    ensure_chromium "$1"
+    ;;
+esac

@@ -43,16 +43,35 @@ await() { # NODE
   echo "up: $node is ready after $((SECONDS - begin)) s"
 }
 
+mapfile -t services < <(docker/compose.sh config --services | sort -V)
+nodes=()
+proxies=()
+for service in "${services[@]}"; do
+  if [ -d "compose/$service" ]; then proxies+=("$service"); else nodes+=("$service"); fi
+done
+[ ${#proxies[@]} = 0 ] || docker/proxies.sh "${PG:-17}" "${proxies[@]}"
+
 # What another stack had, and this one has not, goes; its volumes stay.
 if ! docker/compose.sh up -d --remove-orphans; then
-  echo "up: if a port is taken, choose others: PGHERD_PORT=6432 PGHERD_STANDBY_PORT=6433 make up" >&2
+  echo "up: if a port is taken, choose others, e.g. PGHERD_PORT=7432 make up; compose/README.md lists them" >&2
   exit 1
 fi
-mapfile -t nodes < <(docker/compose.sh config --services | sort -V)
 data=()
 for node in "${nodes[@]}"; do
   await "$node"
   if has_postgres "$node"; then data+=("$node"); fi
+done
+
+# Through each, whoever takes writes is reached; asked from a node, as repmgr, whose password is there.
+port_of() { case $1 in haproxy) echo 5000 ;; pgbouncer) echo 6432 ;; esac; }
+for proxy in "${proxies[@]}"; do
+  begin=$SECONDS
+  until answer=$(docker exec -u postgres -e PGCONNECT_TIMEOUT=2 "${data[0]}" \
+    psql -XAtqw -h "$proxy" -p "$(port_of "$proxy")" -U repmgr -d repmgr -c 'SELECT 1' 2>&1); do
+    [ $((SECONDS - begin)) -lt 30 ] || give_up "$proxy" "nobody who takes writes is reached through $proxy"
+    sleep 0.2
+  done
+  echo "up: $proxy is ready"
 done
 
 # Each node looks at the others every few seconds.
@@ -76,12 +95,23 @@ for node in "${data[@]}"; do
 done
 all() { local IFS=,; echo "$*"; }
 
+published_at() { # CONTAINER PORT: as psql's options
+  local published
+  published=$(docker port "$1" "$2/tcp" | head -n 1)
+  echo "-h ${published%:*} -p ${published##*:}" | sed 's/-h 0\.0\.0\.0/-h 127.0.0.1/'
+}
+
 echo
+before='Connect: '
+for proxy in "${proxies[@]}"; do
+  echo "$before psql $(published_at "$proxy" "$(port_of "$proxy")") -U postgres, by $proxy to whoever leads"
+  before='     or: '
+done
 if [ ${#data[@]} = 1 ]; then
-  echo "Connect:  psql -h ${hosts[0]} -p ${ports[0]} -U postgres"
+  echo "$before psql -h ${hosts[0]} -p ${ports[0]} -U postgres"
 else
-  echo "Connect:  psql 'host=$(all "${hosts[@]}") port=$(all "${ports[@]}") user=postgres target_session_attrs=read-write'"
-  echo "          (that is to whoever leads; without the last word, to whoever answers)"
+  echo "$before psql 'host=$(all "${hosts[@]}") port=$(all "${ports[@]}") user=postgres target_session_attrs=read-write'"
+  echo "          (the same without anything in between; without the last word, to whoever answers)"
 fi
 settings=$(docker exec "${data[0]}" pgherd settings)
 if grep -q '^POSTGRES_PASSWORD .*default$' <<<"$settings"; then

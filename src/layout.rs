@@ -50,6 +50,8 @@ pub struct Layout {
     pub crontab: PathBuf,
     /// The official image's place for what a first start should run.
     pub init_hooks: PathBuf,
+    /// What the operator wants called when this node's role changes.
+    pub role_hooks: PathBuf,
     /// Server settings of the operator, `*.conf`.
     pub operator_conf_dir: PathBuf,
     /// Client authentication rules of the operator.
@@ -134,6 +136,7 @@ impl Layout {
             barman_conf: settings.barman.config_dir.join(format!("{}.conf", settings.herd.cluster)),
             crontab: "/etc/cron.d/pgherd".into(),
             init_hooks: "/docker-entrypoint-initdb.d".into(),
+            role_hooks: "/etc/pgherd/hooks.d".into(),
             operator_conf_dir: "/etc/pgherd/postgresql.conf.d".into(),
             operator_hba: "/etc/pgherd/pg_hba.conf".into(),
             technical_socket_dir,
@@ -191,6 +194,17 @@ impl Layout {
     pub fn behind_marker(&self) -> PathBuf {
         behind_marker(&self.pgdata)
     }
+
+    /// Present in what a running cluster was restored to, from its first file on until it serves in the
+    /// place of what it replaces.
+    pub fn restored_marker(&self) -> PathBuf {
+        restored_marker(&self.pgdata)
+    }
+
+    /// The same node with a data directory of its own for what is made beside the one it has.
+    pub fn beside(&self) -> Self {
+        Layout { pgdata: self.work.clone.clone(), ..self.clone() }
+    }
 }
 
 /// See [`Layout::run_dir`].
@@ -230,6 +244,11 @@ pub fn unfinished_marker(pgdata: &Path) -> PathBuf {
 /// See [`Layout::behind_marker`].
 pub fn behind_marker(pgdata: &Path) -> PathBuf {
     pgdata.join("pgherd.behind")
+}
+
+/// See [`Layout::restored_marker`].
+pub fn restored_marker(pgdata: &Path) -> PathBuf {
+    pgdata.join("pgherd.restored")
 }
 
 /// Where a cluster may be, the likeliest first: the directory the operator named, else the

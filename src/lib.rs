@@ -7,6 +7,7 @@ pub mod control;
 pub mod cron;
 pub mod etcd;
 pub mod execute;
+pub mod hooks;
 pub mod http;
 pub mod journal;
 pub mod keeper;

@@ -10,12 +10,12 @@ use crate::system::account::Account;
 use crate::system::download::{self, Said};
 use crate::system::error::chain;
 use crate::system::files::{FileError, ensure_file, failed};
+use crate::system::nonce::nonce;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A node answers from memory; on another machine, over a network that has lost a packet or two.
@@ -157,8 +157,8 @@ pub async fn ask_only(settings: &Settings, address: &Address) -> Sighting {
 pub async fn ask_soon(settings: &Settings, address: &Address, at_most: Duration) -> Option<Report> {
     let nonce = nonce();
     let path = format!("/member?now&nonce={nonce}");
-    let node = (address.host.as_str(), settings.herd.http_port);
-    let said = download::ask_soon("GET", node, &path, None, at_most).await.ok()?;
+    let said =
+        download::ask_soon("GET", door(settings, address), &path, None, at_most).await.ok()?;
     let right = settings::proof(&settings.herd.control_token, &nonce, &said.text);
     if said.code != 200 || said.proof != Some(right) {
         return None;
@@ -185,13 +185,13 @@ pub fn find_again(memory: &Memory, sightings: &mut Vec<Sighting>) {
 /// Its pgherd knows best; where that cannot be reached, its Postgres, if it serves. With whether it has
 /// shown that it is a member: by the control token, or as a server that knows our role's password.
 async fn ask_one(settings: &Settings, address: &Address, as_of: AsOf) -> (Answer, bool) {
-    let port = settings.herd.http_port;
     let nonce = nonce();
     let path = match as_of {
         AsOf::Lately => format!("/member?nonce={nonce}"),
         AsOf::Now => format!("/member?now&nonce={nonce}"),
     };
-    let asked = download::ask_soon("GET", (&address.host, port), &path, None, REPORT_AT_MOST).await;
+    let node = door(settings, address);
+    let asked = download::ask_soon("GET", node, &path, None, REPORT_AT_MOST).await;
     if let Ok(Said { code: 200, text, proof }) = asked
         && let Ok(report) = serde_json::from_str::<Report>(&text)
         // Where several nodes share a host and its network, this is another's pgherd.
@@ -207,11 +207,13 @@ async fn ask_one(settings: &Settings, address: &Address, as_of: AsOf) -> (Answer
     }
 }
 
-/// Another for each question, so that no answer is good for two.
-fn nonce() -> String {
-    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-    format!("{now:x}-{:x}", QUESTIONS.fetch_add(1, Ordering::Relaxed))
+/// Where the pgherd of the node answers whose Postgres is at `address`.
+pub fn door<'a>(settings: &'a Settings, address: &'a Address) -> download::Node<'a> {
+    download::Node {
+        host: &address.host,
+        port: settings.herd.http_port,
+        tls: settings.herd.tls_files(),
+    }
 }
 
 /// What its server says, over a connection with repmgr's password.
@@ -235,7 +237,7 @@ pub async fn ask_its_postgres(settings: &Settings, address: &Address) -> Result<
         members: Vec::new(),
         instance: String::new(),
         witness: false,
-        new_voter: None,
+        vote: None,
         voters: Vec::new(),
         backups: None,
         shown: Default::default(),

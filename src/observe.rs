@@ -1,21 +1,25 @@
 //! What is there: the disk, the ports, the accounts. Looks and touches nothing, so that
 //! `pgherd plan` may use it beside a running server.
 
+mod kept;
+
+pub use kept::kept_anywhere;
+
 use crate::barman;
-use crate::cluster::{Address, ControlData, GivenUp, Moment, NodeId, Role};
+use crate::cluster::{Address, ControlData, GivenUp, NodeId, Role};
+use crate::etcd::Member;
 use crate::execute::read_node_id;
 use crate::layout::{self, Layout, Major, Means, Work};
 use crate::members::{self, AsOf, Memory};
 use crate::postgres::copy::{self, Left};
 use crate::postgres::{self, PostgresError};
 use crate::scenario::{
-    Cluster, DataDirectory, Kept, KeptBy, Lead, Ourselves, PortInUse, Refusal, Situation,
+    Cluster, DataDirectory, Lead, NEEDS_MIB, Ourselves, PortInUse, Refusal, Restored, Situation,
 };
 use crate::settings::{Failover, NodeKind, Settings};
 use crate::system::account::{Account, AccountError};
 use crate::system::error::chain;
 use crate::system::files;
-use futures_util::future::join_all;
 use nix::unistd::{AccessFlags, access};
 use std::fs;
 use std::io;
@@ -170,9 +174,13 @@ pub async fn situation(
     let pgdata = &layout.pgdata;
     let mut memory = Memory::read(layout);
     let everybody = members::everybody(settings, &memory, address);
+    let free_mib = [files::free_mib(pgdata), files::free_mib(&pgdata.join("pg_wal"))];
+    let free_mib = free_mib.into_iter().flatten().min();
     let data_directory = match settings.herd.kind {
         NodeKind::Data => {
-            let compares = !everybody.is_empty() || settings.herd.failover == Failover::Quorum;
+            let compares = !everybody.is_empty()
+                || settings.herd.failover == Failover::Quorum
+                || free_mib.is_some_and(|free_mib| free_mib < NEEDS_MIB);
             data_directory(layout, postgres, compares).await
         }
         // It has no use for one, and whatever is there is not its business.
@@ -204,7 +212,7 @@ pub async fn situation(
         }
     }
     let tried = match ports {
-        Ports::Try => ports_in_use(settings),
+        Ports::Try => ports_in_use(settings, layout, address),
         Ports::Ours => Vec::new(),
     };
     let mounted_elsewhere = || {
@@ -218,13 +226,14 @@ pub async fn situation(
         major: layout.major,
         owner_uid: fs::metadata(pgdata).ok().map(|meta| meta.uid()),
         postgres_uid: postgres.uid.as_raw(),
-        free_mib: files::free_mib(pgdata),
+        // What an interrupted copy takes of it is thrown away first.
+        free_mib: free_mib.filter(|_| copy::left(layout) != Left::Clone),
         ports_in_use: tried,
         mounted_elsewhere: mounted_elsewhere(),
         backups_of: barman::backups_of(&backups)
             .filter(|_| settings.herd.keeps_backups())
             .map(|system| (backups, system)),
-        kept: kept(settings, bearings, &data_directory, &everybody, asking).await,
+        kept: kept::for_a_start(settings, bearings, &data_directory, &everybody, asking).await,
         ourselves: Ourselves {
             address: address.clone(),
             newest: memory.newest,
@@ -244,57 +253,6 @@ pub async fn situation(
     }
 }
 
-/// What there is to restore from, where that is asked for and there is room for it: this node's barman's,
-/// or, where that has none, what the other members have.
-async fn kept(
-    settings: &Settings,
-    bearings: &Bearings,
-    data_directory: &DataDirectory,
-    everybody: &[(Address, bool)],
-    asking: Asking<'_>,
-) -> Kept {
-    let is_empty = matches!(data_directory, DataDirectory::Empty | DataDirectory::Unfinished);
-    let Some(asked) = settings.restore.as_ref().filter(|_| is_empty) else {
-        return Kept::default();
-    };
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let mut kept = Kept { now: Moment::from_seconds(now.as_secs() + 1), ..Kept::default() };
-    if settings.herd.keeps_backups() && asked.source.is_none() {
-        let here = barman::archives(settings, &asked.cluster, &bearings.barman).into_iter();
-        kept.archives = here.map(|archive| (KeptBy::Here, archive)).collect();
-        if kept.archives.iter().any(|(_, archive)| !archive.backups.is_empty()) {
-            kept.asked = true;
-            return kept;
-        }
-    }
-    if let Asking::Nobody = asking {
-        return kept;
-    }
-    let nodes: Vec<_> = match &asked.source {
-        Some(source) => vec![source.clone()],
-        None => {
-            let port = settings.herd.http_port;
-            everybody.iter().map(|(address, _)| (address.host.clone(), port)).collect()
-        }
-    };
-    let ask = async |(host, port): (String, u16)| {
-        let node = (host.as_str(), port);
-        let said = barman::archives_at(node, &asked.token, &asked.cluster).await;
-        ((host, port), said)
-    };
-    for ((host, port), said) in join_all(nodes.into_iter().map(ask)).await {
-        match said {
-            Ok(archives) => {
-                let at = |archive| (KeptBy::Node(host.clone(), port), archive);
-                kept.archives.extend(archives.into_iter().map(at));
-            }
-            Err(error) => kept.unclear.push(format!("{host}:{port} ({error})")),
-        }
-    }
-    kept.asked = true;
-    kept
-}
-
 async fn data_directory(
     layout: &Layout,
     postgres: &Account,
@@ -304,13 +262,14 @@ async fn data_directory(
     // Also beside a first start that did not end: its mark is what moves out first.
     if let Left::Cloned | Left::MovingIn = copy::left(layout) {
         return DataDirectory::Cluster(Cluster {
-            role: Role::Standby,
+            role: if copy::is_restored(layout) { Role::Primary } else { Role::Standby },
             recovering: false,
             control: None,
             made_here: true,
             may_be_in_use: false,
             half_rewound: false,
             moves_in: true,
+            restored: Restored::Nothing,
         });
     }
     match fs::symlink_metadata(layout.unfinished_marker()) {
@@ -357,7 +316,23 @@ async fn cluster(layout: &Layout, postgres: &Account, there_are_others: bool) ->
         made_here,
         half_rewound,
         moves_in: false,
+        restored: restored(layout, postgres).await,
     })
+}
+
+/// What a restore on the running cluster has left; nothing of what nobody is to go on with.
+async fn restored(layout: &Layout, postgres: &Account) -> Restored {
+    if copy::is_restored(layout) {
+        return Restored::Here;
+    }
+    if !copy::restored_beside(layout) {
+        return Restored::Nothing;
+    }
+    let beside = layout.beside();
+    match postgres::control_data(&layout.bin_dir, &beside.pgdata, postgres).await {
+        Ok(control) if control.shut_down => Restored::Beside(control.timeline),
+        Ok(_) | Err(_) => Restored::Nothing,
+    }
 }
 
 fn unreadable(error: &PostgresError) -> DataDirectory {
@@ -432,15 +407,44 @@ fn not_writable<'a>(
     })
 }
 
-fn ports_in_use(settings: &Settings) -> Vec<PortInUse> {
+fn ports_in_use(settings: &Settings, layout: &Layout, address: &Address) -> Vec<PortInUse> {
     let postgres = (settings.postgres.port, "POSTGRES_PORT");
     let postgres = (settings.herd.kind != NodeKind::Backup).then_some(postgres);
     let http = (settings.herd.http_port, "PGHERD_HTTP_PORT");
-    let ours = postgres.into_iter().chain([http]);
+    let etcd = Member::of(settings, layout, address).map(|member| member.ports());
+    let etcd = etcd.into_iter().flatten().map(|port| (port, "PGHERD_ETCD_PORT"));
+    let ours = postgres.into_iter().chain([http]).chain(etcd);
     let taken = |port| {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
             .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
     };
     let found = ours.filter(|(port, _)| taken(*port));
     found.map(|(port, variable)| PortInUse { port, variable }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings;
+
+    #[test]
+    fn a_voters_etcd_needs_its_ports_too() {
+        let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        for (etcd_port, voters) in [(port, "n1 n2 n3"), (port - 1, "n1 n2 n3"), (port, "n2 n3 n4")]
+        {
+            let vars = [("PGHERD_VOTERS", voters), ("PGHERD_ETCD_PORT", &etcd_port.to_string())];
+            let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let mut settings = settings::read(vars, |_| unreachable!()).unwrap();
+            (settings.postgres.port, settings.herd.http_port) = (0, 0); // Always free.
+            let layout = Layout::new(&settings, 17, "/srv/17/docker".into(), false);
+            let address = Address { host: "n1".to_owned(), port: 5432 };
+            let found = ports_in_use(&settings, &layout, &address);
+            let votes = voters.starts_with("n1");
+            assert_eq!(
+                found.iter().map(|one| one.port).collect::<Vec<_>>(),
+                if votes { vec![port] } else { vec![] }
+            );
+        }
+    }
 }

@@ -291,6 +291,7 @@ impl Supervisor {
             let _ = running.signal_group(Signal::SIGTERM); // ESRCH: it has ended.
             if tokio::time::timeout(HELPER_CEASES_WITHIN, running.wait()).await.is_err() {
                 let _ = running.signal_group(Signal::SIGKILL);
+                let _ = tokio::time::timeout(HELPER_CEASES_WITHIN, running.wait()).await;
             }
         }
     }

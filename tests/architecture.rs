@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FACTS: &[&str] = &["cluster", "settings", "service", "layout", "lead", "scenario"];
 const TOOLS: &[&str] = &["postgres", "repmgr", "barman", "cron", "etcd"];
 const HANDS: &[&str] =
-    &["supervisor", "keeper", "members", "execute", "observe", "voter", "journal"];
+    &["supervisor", "keeper", "members", "hooks", "execute", "observe", "voter", "journal"];
 
 /// A module of the crate, or one file of it where that differs, and what it may use.
 /// The lowest layer stands first.
@@ -33,7 +33,8 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("journal",        &[&["cluster", "system"]]),
     ("members",        &[FACTS, TOOLS, &["system"]]),
     ("keeper",         &[FACTS, &["etcd", "system"]]),
-    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members", "journal", "keeper"]]),
+    ("hooks",          &[FACTS, &["system"]]),
+    ("execute",        &[FACTS, TOOLS, &["system", "supervisor", "members", "journal", "keeper", "hooks"]]),
     ("observe",        &[FACTS, TOOLS, &["system", "execute", "members"]]),
     ("voter",          &[FACTS, TOOLS, &["system", "members", "execute", "keeper"]]),
     // The running node.
@@ -45,11 +46,13 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("http",           &[&["cluster", "settings", "scenario", "control", "journal"]]),
     ("http/archive.rs", &[&["cluster", "settings", "layout", "system", "barman"]]),
     ("http/backup.rs", &[&["cluster", "settings", "layout", "system", "barman"]]),
+    ("http/door.rs",   &[&["system"]]),
     ("http/relay.rs",  &[&["settings", "system"]]),
     ("http/token.rs",  &[&["settings", "system"]]),
     ("http/wishes.rs", &[&["cluster", "settings", "keeper", "control"]]),
     ("cli",            &[&["cluster", "settings", "layout", "scenario", "system", "control", "observe", "barman", "journal"]]),
     ("cli/log.rs",     &[&["settings", "system"]]),
+    ("cli/openapi.rs", &[&["http"]]),
     ("cli/run.rs",     &[&["settings", "system", "pid1"]]),
     ("cli/node.rs",    &[FACTS, HANDS, &["system", "postgres", "barman", "etcd", "control", "http"]]),
 ];

@@ -79,3 +79,25 @@ fn every_command_in_the_readme_is_one() {
         assert!(is_named, "README.md does not name `pgherd {command}`; add it to its table");
     }
 }
+
+/// Nodes among themselves, and the page's own parts.
+const FOR_OURSELVES: [&str; 2] = ["/lease/", "/dashboard"];
+
+#[test]
+fn every_question_that_the_port_answers_is_in_what_it_says_of_itself() {
+    let document = pgherd::http::openapi();
+    let mut found = 0;
+    for entry in std::fs::read_dir("src/http").expect("tests run in the repository root") {
+        let path = entry.expect("it can be listed").path();
+        let Some(source) = path.to_str().filter(|path| path.ends_with(".rs")) else { continue };
+        for rest in read(source).split(".route(").skip(1) {
+            let Some(route) = rest.trim_start().strip_prefix('"') else { continue };
+            let route = route.split('"').next().unwrap_or_default();
+            found += 1;
+            let is_ours = FOR_OURSELVES.iter().any(|prefix| route.starts_with(prefix));
+            let is_said = document["paths"].get(route).is_some();
+            assert!(is_ours || is_said, "{route}: add it to QUESTIONS in src/http/openapi.rs");
+        }
+    }
+    assert!(found > 20, "routes are written in another way than this test reads");
+}

@@ -22,7 +22,8 @@ fn page() -> String {
         "lag_seconds": 0.0, "sync": false, "priority": 100, "location": "default", "votes": true,
         "last_seen_seconds": 0.4, "services": ["repmgrd"]}], "backups": {"node": "node1",
         "last": "20261120T030001", "age_seconds": 3600, "window_seconds": 86400, "count": 5,
-        "state": "ok", "wal_age_seconds": 3}}"#;
+        "state": "ok", "wal_age_seconds": 3, "copies": {"url": "s3://bucket", "last": "20261120T030001",
+        "age_seconds": 3600, "wal_waiting": 2, "wal_wait_seconds": 9, "error": null}}}"#;
     let mut seen: Snapshot = serde_json::from_str(node).expect("a snapshot");
     let disk = Disk { total_bytes: 1 << 40, free_bytes: 1 << 39 };
     let facts = Facts { disk: Some(disk), ..Facts::default() };

@@ -2,7 +2,7 @@
 //! of it take when nothing happens: beside Patroni and etcd from Debian's packages, in the same run.
 //!
 //! `make bench`, or `cargo bench --bench failover`. `BENCH_ROUNDS` (10), `BENCH_ONLY` (some of
-//! `killed,frozen,postmaster,switchover,stop,throughput,idle`), `BENCH_BESIDE` (some of
+//! `killed,asked,frozen,postmaster,switchover,stop,throughput,idle`), `BENCH_BESIDE` (some of
 //! `pgherd,short,patroni`: who is measured), `BENCH_SECONDS` (20, of each run of pgbench),
 //! `BENCH_IDLE_SECONDS` (30), `BENCH_DOCKER_OPTIONS`, `PGHERD_IMAGE`, `PGHERD_BINARY` as in `start`.
 //!
@@ -10,6 +10,7 @@
 //! Patroni stands for the fastest that its checks of the configuration let it be (`patroni/patroni.yml`),
 //! each node with an etcd of its own, as pgherd's; one standby is waited for in both.
 
+mod asked;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
@@ -69,6 +70,9 @@ impl Bench {
             let cluster = Cluster::up(self, kind);
             if is_idle_wanted(kind) {
                 idle::measure(&cluster);
+            }
+            if kind == Kind::Pgherd && wanted("asked") {
+                asked::measure(&cluster);
             }
             outages::parts_of(kind).for_each(|part| {
                 outages.measure(&cluster, part, self.rounds);

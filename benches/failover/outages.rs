@@ -1,5 +1,6 @@
 //! For how long nobody takes a write, by what befalls the primary.
 
+use crate::asked::{Load, Over};
 use crate::cluster::{Cluster, Kind};
 use crate::common::container::{PLACES, docker};
 use crate::common::numbers::{Sample, aim, table};
@@ -23,6 +24,8 @@ const ROWS_AFTERWARDS: usize = 50;
 pub(crate) enum Part {
     /// Its container: every process at once, etcd's too.
     Killed,
+    /// The same while each node is asked a thousand times a second whether it leads.
+    Asked,
     /// Every process, and its connections stay open. It is thawed when another leads.
     Frozen,
     /// The server alone.
@@ -33,13 +36,14 @@ pub(crate) enum Part {
     Stop,
 }
 
-const PARTS: [Part; 5] =
-    [Part::Killed, Part::Frozen, Part::Postmaster, Part::Switchover, Part::Stop];
+const PARTS: [Part; 6] =
+    [Part::Killed, Part::Asked, Part::Frozen, Part::Postmaster, Part::Switchover, Part::Stop];
 
 /// Those that are wanted. A shorter lease changes nothing where there is no lease to wait for.
 pub(crate) fn parts_of(kind: Kind) -> impl Iterator<Item = Part> {
     let matters = move |part: &Part| match part {
         Part::Killed | Part::Frozen => true,
+        Part::Asked => kind == Kind::Pgherd,
         Part::Postmaster | Part::Switchover | Part::Stop => kind != Kind::ShortLease,
     };
     PARTS.into_iter().filter(|part| wanted(part.word())).filter(matters)
@@ -49,6 +53,7 @@ impl Part {
     fn word(self) -> &'static str {
         match self {
             Part::Killed => "killed",
+            Part::Asked => "asked",
             Part::Frozen => "frozen",
             Part::Postmaster => "postmaster",
             Part::Switchover => "switchover",
@@ -59,6 +64,7 @@ impl Part {
     fn title(self) -> &'static str {
         match self {
             Part::Killed => "Primary's container killed to the first write elsewhere, ms",
+            Part::Asked => "The same while each node is asked 1,000 times a second, ms",
             Part::Frozen => "Primary frozen to the first write elsewhere, ms",
             Part::Postmaster => "Postmaster killed to the first write anywhere, ms",
             Part::Switchover => "Switchover: longest time without a write, ms",
@@ -69,8 +75,8 @@ impl Part {
     /// Seconds at most.
     fn aim(self, kind: Kind) -> Option<f64> {
         match (self, kind) {
-            (Part::Killed | Part::Frozen, Kind::Pgherd) => Some(4.0 + 1.0), // The lease, and one.
-            (Part::Killed | Part::Frozen, Kind::ShortLease) => Some(3.5),
+            (Part::Killed | Part::Asked | Part::Frozen, Kind::Pgherd) => Some(4.0 + 1.0), // The lease, and one.
+            (Part::Killed | Part::Asked | Part::Frozen, Kind::ShortLease) => Some(3.5),
             (Part::Postmaster, Kind::Pgherd) => Some(1.5),
             (Part::Switchover | Part::Stop, Kind::Pgherd) => Some(0.3),
             (_, Kind::Patroni | Kind::ShortLease) => None,
@@ -100,11 +106,14 @@ impl Outages {
             let prober = cluster.probe();
             befall(cluster, part, primary, &prober);
             let record = prober.end(&cluster.next_row);
-            if matches!(part, Part::Killed | Part::Stop) {
-                cluster.nodes[primary].start();
+            match part {
+                Part::Killed | Part::Asked | Part::Stop => cluster.nodes[primary].start(),
+                // Or the next one would measure how long who crashes again and again is made to wait.
+                Part::Postmaster => drop(docker(&["restart", cluster.nodes[primary].id()])),
+                Part::Frozen | Part::Switchover => {}
             }
             let took = match part {
-                Part::Killed | Part::Frozen => record.until_elsewhere(primary),
+                Part::Killed | Part::Asked | Part::Frozen => record.until_elsewhere(primary),
                 Part::Postmaster | Part::Switchover | Part::Stop => Some(record.longest_gap()),
             };
             let took = took.expect("the prober has seen who took its rows");
@@ -190,6 +199,12 @@ fn keep_logs(cluster: &Cluster<'_>, part: Part) {
 fn befall(cluster: &Cluster<'_>, part: Part, primary: usize, prober: &Prober) {
     let container = &cluster.nodes[primary];
     match part {
+        Part::Asked => {
+            let load: Vec<_> =
+                (0..cluster.nodes.len()).map(|node| Load::on(node, Over::OneEach)).collect();
+            load[primary].await_answers();
+            befall(cluster, Part::Killed, primary, prober);
+        }
         Part::Killed => {
             // What `docker kill` does in the end: a namespace dies with its first process.
             kill_at_once(container.pid());

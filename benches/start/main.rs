@@ -2,13 +2,14 @@
 //! same run: the machine's mood is then the same for all.
 //!
 //! `make bench`, or `cargo bench --bench start`. `BENCH_ROUNDS` (10), `BENCH_IDLE_SECONDS` (30),
-//! `BENCH_ONLY` (some of `first-start,restart,idle,orphans,steps,slave-first-start,slave-restart`),
-//! `BENCH_BIG` (set: a slave's first start with 4 GB, too, for which the disk must have 15 GB),
+//! `BENCH_ONLY` (some of `first-start,restart,idle,orphans,steps,restore,slave-first-start,slave-restart`),
+//! `BENCH_BIG` (set: a slave's first start and a restore with 4 GB, too, for which the disk must have 20 GB),
 //! `BENCH_DOCKER_OPTIONS` (for every container, such as `--cpu-shares=100000` on a busy machine);
 //! `PGHERD_IMAGE` (pgherd:17) and `PGHERD_BINARY` (the image's own) as in the stories.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod restore;
 mod slave;
 mod started;
 mod steps;
@@ -53,6 +54,9 @@ fn main() {
     }
     if wanted("steps") {
         bench.steps(rounds);
+    }
+    if wanted("restore") {
+        bench.restores(rounds);
     }
     bench.slaves(rounds, wanted);
 }

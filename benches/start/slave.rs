@@ -153,7 +153,7 @@ fn streaming_password() -> String {
 }
 
 /// Adds a table, so that there are so many MiB instead of `before`, which no checkpoint is behind with.
-fn fill(master: &Container, before: u32, mebibytes: u32) {
+pub(crate) fn fill(master: &Container, before: u32, mebibytes: u32) {
     // 7 rows of 1,000 bytes and their headers to a page of 8 KiB.
     let rows = (mebibytes - before) * 128 * 7;
     if rows > 0 {

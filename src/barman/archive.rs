@@ -107,13 +107,14 @@ impl Archive {
         // barman archives the last one of a timeline so, where the next one begins in the midst of it.
         let partial = [streaming.join(&part), wals.with_file_name(&part)];
         let partial = partial.iter().filter(|_| with_partial);
-        // Of a history that was left behind: nobody who follows a primary asks for that.
+        // Of a history that was left behind. Whoever is to be rewound needs it as it needs what had been archived
+        // of that by then; whoever follows a primary asks for neither.
         let aside = directory.join(super::left_behind::DIRECTORY);
-        let aside = [aside.join(name), aside.join(&part)];
-        let aside = aside.iter().filter(|_| with_partial);
-        // A complete one moves from `streaming` to `wals`, and may do so between two looks.
-        let places = [wals.clone(), streaming.join(name), wals];
-        for path in places.iter().chain(partial).chain(aside) {
+        let (aside, aside_part) = (aside.join(name), aside.join(&part));
+        let aside_part = Some(&aside_part).filter(|_| with_partial);
+        // A complete one moves from `streaming` to `wals` or aside, and may do so between two looks.
+        let places = [wals.clone(), streaming.join(name), wals, aside];
+        for path in places.iter().chain(partial).chain(aside_part) {
             let opened = acting_as(&self.account, || {
                 OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(path)
             });

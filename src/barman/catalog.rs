@@ -7,12 +7,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Of a backup, in its `backup.info`. The others (EMPTY, STARTED, SYNCING) decide nothing.
+/// Of a backup, in its `backup.info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub enum Status {
+    /// It is complete.
     Done,
+    /// Its files are there.
     WaitingForWals,
+    /// It came to nothing, or cannot be completed.
     Failed,
+    /// Its files are being copied, or barman was killed while they were.
+    Begun,
 }
 
 /// By id, with the time when barman last wrote about it.
@@ -21,8 +26,9 @@ pub(super) fn backups(directory: &Path) -> BTreeMap<String, (Status, SystemTime)
         let info = fs::read_to_string(&path).ok()?;
         let status = match value(&info, "status")? {
             "DONE" => Status::Done,
-            "WAITING_FOR_WALS" => Status::WaitingForWals,
-            "FAILED" => Status::Failed,
+            "WAITING_FOR_WALS" if torn(&info).is_none() => Status::WaitingForWals,
+            "WAITING_FOR_WALS" | "FAILED" => Status::Failed,
+            "EMPTY" | "STARTED" => Status::Begun,
             _ => return None,
         };
         Some((id, (status, fs::metadata(&path).and_then(|meta| meta.modified()).ok()?)))
@@ -52,9 +58,26 @@ pub(super) fn info(directory: &Path, id: &str) -> Option<String> {
         .find_map(|(_, path)| fs::read_to_string(path).ok())
 }
 
+/// Where that stands.
+pub(super) fn info_path(directory: &Path, id: &str) -> Option<PathBuf> {
+    let found = infos(directory).filter(|(found, _)| found == id).map(|(_, path)| path);
+    found.into_iter().find(|path| path.is_file())
+}
+
 /// A line `key=value` of a `backup.info`.
 pub(super) fn value<'a>(info: &'a str, key: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// On which timelines it began and ended, where these are two: another node became primary in between, and
+/// barman can never complete it.
+pub(super) fn torn(info: &str) -> Option<(Timeline, Timeline)> {
+    let timeline = |key| {
+        let number = value(info, key)?.get(..8)?;
+        u32::from_str_radix(number, 16).ok().map(Timeline)
+    };
+    let (begin, end) = (timeline("begin_wal")?, timeline("end_wal")?);
+    (begin != end).then_some((begin, end))
 }
 
 /// Where the base backup's files go that is being taken, if one is: its `backup.info` says neither that it
@@ -67,18 +90,31 @@ pub(super) fn running(directory: &Path) -> Option<PathBuf> {
 }
 
 /// Postgres' own, unless a cluster was made with another.
-pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
+const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Of a WAL file of the cluster, as the newest of these `backup.info`s has it.
+fn newest_segment_bytes<'a>(infos: impl DoubleEndedIterator<Item = &'a str>) -> u64 {
+    let mut said = infos.rev().filter_map(|info| value(info, "xlog_segment_size")?.parse().ok());
+    said.find(|bytes: &u64| bytes.is_power_of_two()).unwrap_or(SEGMENT_BYTES)
+}
+
+/// The size of a WAL file, as the backup of that id has it.
+pub(super) fn segment_bytes_of(directory: &Path, id: &str) -> u64 {
+    newest_segment_bytes(info(directory, id).as_deref().into_iter())
+}
+
+/// The size of a WAL file, as the newest backup has it that says so.
+pub(super) fn segment_bytes(directory: &Path) -> u64 {
+    let infos: Vec<_> = backups(directory).keys().filter_map(|id| info(directory, id)).collect();
+    newest_segment_bytes(infos.iter().map(String::as_str))
+}
 
 /// What barman keeps in `directory`, a cluster's own. Oldest backup first; only those that are complete.
 pub(super) fn archive(directory: &Path) -> Archive {
     let done = backups(directory).into_iter().filter(|(_, (status, _))| *status == Status::Done);
     let infos = done.filter_map(|(id, _)| Some((info(directory, &id)?, id)));
     let infos: Vec<_> = infos.collect();
-    let mut segment_bytes = infos.iter().rev().filter_map(|(info, _)| {
-        let bytes: u64 = value(info, "xlog_segment_size")?.parse().ok()?;
-        bytes.is_power_of_two().then_some(bytes)
-    });
-    let segment_bytes = segment_bytes.next().unwrap_or(SEGMENT_BYTES);
+    let segment_bytes = newest_segment_bytes(infos.iter().map(|(info, _)| info.as_str()));
     let found = infos.into_iter().filter_map(|(info, id)| backup(directory, id, &info)).collect();
     let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut archive = Archive { name, backups: found, histories: Vec::new(), ends: Vec::new() };
@@ -133,6 +169,7 @@ fn backup(directory: &Path, id: String, info: &str) -> Option<Backup> {
         // 170005, and 90624 for those that nobody has any more.
         major: u32::try_from(number("version")? / 10_000).ok()?,
         unfit: unfit.map(str::to_owned),
+        verified: super::verify::noted(directory, &id),
         id,
     })
 }
@@ -184,6 +221,12 @@ mod tests {
         assert_eq!(archive.ends, [(Timeline(1), Lsn(0x600_0000)), (Timeline(2), Lsn(0x700_0000))]);
         let way = archive.history(archive.newest_timeline()).unwrap();
         assert!(way.leads_on_from(newest.timeline, newest.end));
+        assert_eq!(segment_bytes(&directory), 16 << 20);
+        let large = INFO.replace("=16777216", "=67108864");
+        write("base/20261122T000000/backup.info", &large);
+        assert_eq!(segment_bytes(&directory), 64 << 20, "initdb --wal-segsize=64");
+        assert_eq!(segment_bytes_of(&directory, "20261122T000000"), 64 << 20);
+        assert_eq!(segment_bytes_of(&directory, "20261121T051558"), 16 << 20);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -5,11 +5,13 @@
 //! that only root can read. So all that it needs is in a file that the node wrote.
 
 use super::archive::is_wal_name;
+use super::cloud::Place;
 use crate::cluster::{Address, History, Timeline};
 use crate::layout::Layout;
-use crate::settings::{Secret, Settings};
+use crate::settings::{CloudSettings, Secret, Settings};
 use crate::system::account::Account;
-use crate::system::download::{self, Answer};
+use crate::system::child::ProgramError;
+use crate::system::download::{self, Answer, Node};
 use crate::system::files::{FileError, ensure_file, failed};
 use crate::system::wait;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,12 @@ pub(super) struct Sources {
     /// Another of barman's directories than the one that is in use there.
     #[serde(default)]
     of: Option<String>,
+    /// No node: a store of S3's kind.
+    #[serde(default)]
+    cloud: Option<Place>,
+    /// They speak TLS: the files of `PGHERD_TLS_*`.
+    #[serde(default)]
+    tls: Option<(PathBuf, PathBuf, Option<PathBuf>)>,
 }
 
 /// Who was asked, and what they said. `None`: they have no such thing.
@@ -53,9 +61,12 @@ impl Sources {
     pub(super) fn ask_all(&self, path: &str) -> JoinSet<Asked> {
         let mut answers = JoinSet::new();
         for (host, port) in self.nodes.clone() {
-            let (path, token) = (path.to_owned(), self.token.clone());
+            let (path, token, tls) = (path.to_owned(), self.token.clone(), self.tls.clone());
             answers.spawn(async move {
-                let answer = ask(&host, port, &path, &token).await;
+                let tls = tls.as_ref().map(|(certificate, key, authority)| {
+                    (certificate.as_path(), key.as_path(), authority.as_deref())
+                });
+                let answer = ask(Node { host: &host, port, tls }, &path, &token).await;
                 ((host, port), answer)
             });
         }
@@ -75,6 +86,9 @@ pub enum FetchError {
     /// The copy cannot be written.
     #[error(transparent)]
     Write(FileError),
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] ProgramError),
     /// Some could not be asked, and nobody else has it.
     #[error("{}", .0.join("; "))]
     NotAsked(Vec<String>),
@@ -101,24 +115,42 @@ pub fn write_sources<'a>(
         }
     }
     let token = settings.herd.control_token.expose().to_owned();
-    let sources = Sources { token, nodes, of: None };
+    let tls = tls_files(settings);
+    let sources = Sources { token, nodes, of: None, cloud: None, tls };
     let text = serde_json::to_string(&sources).expect("it is text and numbers");
     ensure_file(&layout.archive_sources, text, 0o600, account).map(drop)
 }
 
+/// Who has an archive, and what opens it.
+pub enum Keeper<'a> {
+    /// A node, at its HTTP port, that is shown a token.
+    Node((String, u16), Secret),
+    /// A store of S3's kind.
+    Cloud(&'a CloudSettings),
+}
+
 /// Afterwards the `restore_command` of a server that recovers as `account` has WAL from the archive `of`
-/// of one node, and from nowhere else.
+/// of that keeper, and from nowhere else.
 pub fn write_restore_source(
+    settings: &Settings,
     layout: &Layout,
-    node: (String, u16),
-    token: &Secret,
+    keeper: &Keeper<'_>,
     of: &str,
     account: &Account,
 ) -> Result<(), FileError> {
-    let token = token.expose().to_owned();
-    let sources = Sources { token, nodes: vec![node], of: Some(of.to_owned()) };
+    let (nodes, token, cloud) = match keeper {
+        Keeper::Node(node, token) => (vec![node.clone()], token.expose().to_owned(), None),
+        Keeper::Cloud(cloud) => (Vec::new(), String::new(), Some(Place::new(cloud, of))),
+    };
+    let sources =
+        Sources { token, nodes, of: Some(of.to_owned()), cloud, tls: tls_files(settings) };
     let text = serde_json::to_string(&sources).expect("it is text and numbers");
     ensure_file(&layout.restore_source, text, 0o600, account).map(drop)
+}
+
+fn tls_files(settings: &Settings) -> Option<(PathBuf, PathBuf, Option<PathBuf>)> {
+    let (certificate, key, authority) = settings.herd.tls_files()?;
+    Some((certificate.to_owned(), key.to_owned(), authority.map(Path::to_owned)))
 }
 
 /// Fetches the WAL file or history `name` to `path`, whole or not at all. `false`: whoever could
@@ -132,6 +164,10 @@ pub async fn fetch_wal(
     let sources = Sources::read(sources).await?;
     if !is_wal_name(name) {
         return Ok(false); // Postgres asks for backup labels too, which streaming leaves none of.
+    }
+    if let Some(place) = &sources.cloud {
+        // Where there is a part only, that is what comes.
+        return Ok(place.fetch(name, path, None).await?);
     }
     let mut unclear = Vec::new();
     // First for the complete file everywhere: another's may be whole where ours is a part.
@@ -186,14 +222,9 @@ pub fn is_left_behind(pg_wal: &Path, name: &str) -> bool {
     })
 }
 
-pub(super) async fn ask(
-    host: &str,
-    port: u16,
-    path: &str,
-    token: &str,
-) -> io::Result<Option<Answer>> {
+pub(super) async fn ask(node: Node<'_>, path: &str, token: &str) -> io::Result<Option<Answer>> {
     for _ in 0..BUSY_TRIES_MAX {
-        let answer = download::get(host, port, path, token).await?;
+        let answer = download::get(node, path, token).await?;
         match answer.code {
             200 => return Ok(Some(answer)),
             404 => return Ok(None),

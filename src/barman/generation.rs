@@ -46,7 +46,7 @@ pub fn begin_archive(
     let cluster = &settings.herd.cluster;
     let there = acting_as(barman, || generations(&settings.barman.backup_dir, cluster));
     let last = there.last().and_then(|name| generation(name, cluster)).unwrap_or(1);
-    let name = format!("{cluster}.{}", last + 1);
+    let name = name(cluster, last + 1);
     let note = layout::state_dir(settings).join(NOTE);
     ensure_file(&note, format!("{name}\n"), 0o644, owner)?;
     Ok(Some(name))
@@ -61,6 +61,11 @@ fn generations(backup_dir: &Path, cluster: &str) -> Vec<String> {
         names.filter_map(|name| Some((generation(&name, cluster)?, name))).collect();
     found.sort();
     found.into_iter().map(|(_, name)| name).collect()
+}
+
+/// See [`generation`].
+pub(super) fn name(cluster: &str, number: u32) -> String {
+    if number == 1 { cluster.to_owned() } else { format!("{cluster}.{number}") }
 }
 
 /// `pgherd` is the first, `pgherd.2` the second.

@@ -2,6 +2,7 @@
 //! no more than barman's configuration.
 
 use super::catalog::{self, Status};
+use super::interrupted::{self, Useless};
 use super::left_behind;
 use super::primary;
 use crate::cluster::Timeline;
@@ -86,13 +87,14 @@ pub async fn cron(conf: &Path) -> Result<(), JobError> {
         return Ok(());
     };
     if let Some(timeline) = primary.timeline {
-        let bytes = catalog::SEGMENT_BYTES;
+        let bytes = catalog::segment_bytes(&server.directory);
         let (directory, conninfo) = (&server.directory, &server.streaming_conninfo);
         if let Err(error) = left_behind::set_aside(directory, conninfo, timeline, bytes).await {
             // Almost always there is nothing to be set aside.
             warn!("cannot ask the primary for its history: {}", chain(&error));
         }
     }
+    server.take_useless_away(primary.timeline).await;
     barman(["cron"]).output(CRON_AT_MOST).await?;
     if server.has_backup(Status::Done, primary.timeline) {
         let _ = fs::remove_file(server.directory.join(TRIES)); // Mostly there is none.
@@ -155,6 +157,26 @@ impl Server {
             streaming_conninfo: value("streaming_conninfo")?,
             directory: value("backup_directory")?.into(),
         })
+    }
+
+    /// Afterwards there is none that can never be complete. What barman does not delete now stays for the
+    /// next job.
+    async fn take_useless_away(&self, timeline: Option<Timeline>) {
+        for Useless { id, why, may_run } in interrupted::useless(&self.directory, timeline) {
+            let deleted = barman(["delete", &self.name, &id]).output(CRON_AT_MOST).await;
+            let is_gone = catalog::info(&self.directory, &id).is_none();
+            match deleted {
+                Ok(_) if is_gone => warn!("base backup {id} is of no use and was deleted: {why}"),
+                _ if may_run => {}
+                Ok(_) => warn!("base backup {id} is of no use, and barman keeps it: {why}"),
+                Err(error) => {
+                    warn!(
+                        "base backup {id} is of no use ({why}); cannot delete it: {}",
+                        chain(&error)
+                    );
+                }
+            }
+        }
     }
 
     /// The first of the timeline that the primary writes, where that is known.

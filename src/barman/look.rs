@@ -2,12 +2,14 @@
 
 use super::backup_directory;
 use super::catalog::{self, Status};
+use super::copies::{Copied, Copier};
 use crate::cluster::Archive;
 use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
 use crate::system::files::{acting_as, free_mib};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -21,12 +23,16 @@ const JOB_AT_MOST: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 pub struct Shelf {
     /// The backups that are complete, and the WAL.
     pub archive: Archive,
+    /// What has become of each backup, by its id, those that are not complete among them.
+    pub stages: BTreeMap<String, Status>,
     /// How large the base backup is that is being taken, if one is.
     pub running_bytes: Option<u64>,
     /// Free on its volume.
     pub free_mib: Option<u64>,
     /// The last base backup that was tried came to nothing.
     pub failed: bool,
+    /// What is elsewhere, where copies are wanted.
+    pub copied: Option<Copied>,
     /// Since WAL was written to it. It grows where nobody writes to the cluster, too.
     pub wal_age: Option<Duration>,
 }
@@ -34,13 +40,18 @@ pub struct Shelf {
 /// Looks at its files.
 pub fn look(settings: &Settings, account: &Account) -> Shelf {
     let directory = backup_directory(settings);
+    let copied = Copier::new(settings, account).map(|copier| copier.look());
     acting_as(account, || {
-        let last = catalog::backups(&directory).into_values().next_back();
+        let backups = catalog::backups(&directory).into_iter();
+        let stages: BTreeMap<_, _> = backups.map(|(id, (status, _))| (id, status)).collect();
+        let last = stages.values().rfind(|status| **status != Status::Begun).copied();
         Shelf {
             archive: catalog::archive(&directory),
             running_bytes: catalog::running(&directory).map(|path| size(&path)),
             free_mib: free_mib(&settings.barman.backup_dir),
-            failed: last.is_some_and(|(status, _)| status == Status::Failed),
+            failed: last == Some(Status::Failed),
+            stages,
+            copied,
             wal_age: newest_wal(&directory)
                 .map(|at| SystemTime::now().duration_since(at).unwrap_or_default()),
         }
@@ -81,6 +92,18 @@ pub async fn take_backup(
     name: Option<&str>,
 ) -> Result<(), ProgramError> {
     run(layout, account, "backup", name).await
+}
+
+/// barman takes another one just now, or deletes one: it does one thing at a time (3.4 and 3.13).
+pub fn takes_another(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::Failed { last_words, .. } => {
+            last_words.iter().any(|line| line.contains("Another backup process is running"))
+        }
+        ProgramError::Start { .. }
+        | ProgramError::TimedOut { .. }
+        | ProgramError::TooMuchOutput { .. } => false,
+    }
 }
 
 async fn run(

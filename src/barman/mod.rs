@@ -2,20 +2,30 @@
 
 mod archive;
 mod catalog;
+mod cloud;
+mod copies;
 mod fetch;
 mod generation;
+mod interrupted;
 mod jobs;
 mod left_behind;
 mod look;
 mod primary;
 mod remote;
+mod verify;
 
 pub use archive::{Archive, Backup, NoBackup, Wal};
-pub use fetch::{FetchError, fetch_wal, is_left_behind, write_restore_source, write_sources};
+pub use catalog::Status;
+pub use cloud::{CloudError, archives_in, restore_from};
+pub use copies::{Copied, Copier, Part};
+pub use fetch::{
+    FetchError, Keeper, fetch_wal, is_left_behind, write_restore_source, write_sources,
+};
 pub use generation::{archives, backup_directory, begin_archive};
 pub use jobs::{JobError, backup, cron};
-pub use look::{Shelf, begin_job, look, take_backup};
+pub use look::{Shelf, begin_job, look, take_backup, takes_another};
 pub use remote::{CopyError, Offer, Offers, archives_at, backup_at, has_wal, latest_backups};
+pub use verify::{VerifyError, to_verify, verify};
 
 use crate::cluster::Address;
 use crate::layout::Layout;
@@ -27,6 +37,9 @@ use std::path::Path;
 
 /// How long the primary may take to answer barman.
 const CONNECT_TIMEOUT_S: u32 = 5;
+
+/// Of barman.conf: its receiver's on the primary.
+pub const SLOT: &str = "barman";
 
 /// A host that is gone without a word: without these, what waits for it waits for hours, and does not ask
 /// for whoever leads by then.

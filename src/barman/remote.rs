@@ -6,7 +6,7 @@ use crate::cluster::{Archive, Lsn, SystemId, Timeline};
 use crate::settings::Secret;
 use crate::system::account::Account;
 use crate::system::child::{Program, ProgramError};
-use crate::system::download::{Answer, ask_soon};
+use crate::system::download::{Answer, Node, ask_soon};
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
@@ -86,12 +86,12 @@ pub async fn latest_backups(sources: &Path) -> Result<Offers, FetchError> {
 
 /// What the barman of a node has of `cluster`; nothing where it keeps no backups.
 pub async fn archives_at(
-    (host, port): (&str, u16),
+    node: Node<'_>,
     token: &Secret,
     cluster: &str,
 ) -> io::Result<Vec<Archive>> {
     let path = format!("/archive/backups?cluster={cluster}");
-    let said = ask_soon("GET", (host, port), &path, Some(token.expose()), CATALOG_AT_MOST).await?;
+    let said = ask_soon("GET", node, &path, Some(token.expose()), CATALOG_AT_MOST).await?;
     match said.code {
         200 => serde_json::from_str(&said.text).map_err(io::Error::other),
         404 => Ok(Vec::new()),
@@ -101,17 +101,18 @@ pub async fn archives_at(
 
 /// The backup with that id in one of a node's archives.
 pub async fn backup_at(
-    (host, port): (String, u16),
+    node: Node<'_>,
     token: &Secret,
     of: &str,
     id: &str,
 ) -> Result<Offer, CopyError> {
-    let node = format!("{host}:{port}");
-    let read = |source| CopyError::Read { id: id.to_owned(), node: node.clone(), source };
+    let Node { host, port, .. } = node;
+    let from = format!("{host}:{port}");
+    let read = |source| CopyError::Read { id: id.to_owned(), node: from.clone(), source };
     let path = format!("/archive/backup/{id}?of={of}");
-    let answer = super::fetch::ask(&host, port, &path, token.expose()).await.map_err(read)?;
+    let answer = super::fetch::ask(node, &path, token.expose()).await.map_err(read)?;
     let gone = || read(io::Error::new(io::ErrorKind::NotFound, "it is not there any more"));
-    answer.map(|answer| Offer::of(host, port, answer)).ok_or_else(gone)
+    answer.map(|answer| Offer::of(host.to_owned(), port, answer)).ok_or_else(gone)
 }
 
 /// Whether somebody has the WAL file `name`, whole. An error if nobody who answers has, and somebody

@@ -129,6 +129,8 @@ impl<'a> Entrance<'a> {
             Method::Delete => ("DELETE", Some(self.settings.herd.control_token.expose())),
             Method::Put => ("PUT", Some(self.settings.herd.control_token.expose())),
         };
+        let (host, port) = node;
+        let node = download::Node { host, port, tls: self.settings.herd.tls_files() };
         download::ask_soon(method, node, path, token, ANSWER_AT_MOST).await
     }
 

@@ -84,7 +84,8 @@ pub(super) fn failover(
 }
 
 /// Who is asked without a name: the one asked, where it waits for that word itself; else a standby
-/// that has every acknowledged write; else the one that is furthest.
+/// that has every acknowledged write; else the one that is furthest. Priority 0 and maintenance are to be
+/// overruled by name only.
 fn best_to_lead(seen: &Snapshot) -> Option<&NodeStatus> {
     let own = seen.nodes.first()?;
     if own.waits_for.is_some() {
@@ -93,9 +94,12 @@ fn best_to_lead(seen: &Snapshot) -> Option<&NodeStatus> {
     let standbys = seen
         .nodes
         .iter()
-        .filter(|node| node.role == Some(NodeRole::Standby) && node.state == NodeState::Running);
-    let best = |node: &&NodeStatus| (node.sync, node.timeline, node.lsn, Reverse(node.id));
-    standbys.max_by_key(best).or(Some(own))
+        .filter(|node| node.role == Some(NodeRole::Standby) && node.state == NodeState::Running)
+        .filter(|node| node.priority > 0 && !node.maintenance);
+    let best =
+        |node: &&NodeStatus| (node.sync, node.timeline, node.lsn, node.priority, Reverse(node.id));
+    let own_may = own.priority > 0 && !own.maintenance;
+    standbys.max_by_key(best).or(own_may.then_some(own))
 }
 
 fn no_node(seen: &Snapshot) -> u8 {

@@ -33,6 +33,10 @@ pub(super) enum Command {
     /// Show what a start would do here and now, stage by stage, touching nothing
     Plan(Output),
     /// Show the cluster: a row a node
+    #[command(after_help = "Examples:
+  pgherd status
+  pgherd status --watch
+  pgherd status --json | jq -r .primary")]
     Status {
         #[command(flatten)]
         output: Output,
@@ -42,6 +46,11 @@ pub(super) enum Command {
     },
     /// Hand the lead over to a standby, without losing a write; with --at TIME (2026-12-24T03:00:00Z,
     /// 2026-12-24T03:00 or 03:00) later
+    #[command(after_help = "Examples:
+  pgherd switchover --to node2 --dry-run
+  pgherd switchover --to node2
+  pgherd switchover --at 03:00
+  pgherd switchover --cancel")]
     Switchover {
         /// The standby's name; without one the node chooses
         #[arg(long, value_name = "NODE")]
@@ -54,6 +63,9 @@ pub(super) enum Command {
         cancel: bool,
     },
     /// Give the lead to a node when there is no primary
+    #[command(after_help = "Examples:
+  pgherd failover
+  pgherd failover --to node2 --allow-data-loss")]
     Failover {
         /// The node's name; without one it is the one that has most
         #[arg(long, value_name = "NODE")]
@@ -67,6 +79,9 @@ pub(super) enum Command {
     /// Change roles automatically again
     Resume,
     /// Keep a node from being chosen, or let it be chosen again
+    #[command(after_help = "Examples:
+  pgherd maintenance on node2
+  pgherd maintenance off node2")]
     Maintenance {
         /// Whether it begins or ends
         #[arg(value_name = "on|off", action = clap::ArgAction::Set, value_parser = on_or_off())]
@@ -93,6 +108,9 @@ pub(super) enum Command {
         node: String,
     },
     /// Have the node that keeps the backups take one now
+    #[command(after_help = "Examples:
+  pgherd backup --wait
+  pgherd backup --name before-the-upgrade")]
     Backup {
         /// Come back when it is complete
         #[arg(long)]
@@ -101,12 +119,30 @@ pub(super) enum Command {
         #[arg(long)]
         name: Option<String>,
     },
-    /// Show the cluster's base backups
-    Backups(Output),
+    /// Show the cluster's base backups, or have one restored on trial
+    #[command(after_help = "Examples:
+  pgherd backups
+  pgherd backups --verify latest")]
+    Backups {
+        #[command(flatten)]
+        output: Output,
+        /// Restore this one beside the others, look through all of it, and throw that away
+        #[arg(long, value_name = "ID|latest", conflicts_with = "json")]
+        verify: Option<String>,
+    },
+    /// Bring the cluster back to a backup, or to a moment since: says what is lost by it, and asks
+    #[command(after_help = "Examples:
+  pgherd restore --dry-run
+  pgherd restore --target-time '2026-11-20 03:00:00+01:00'
+  pgherd restore 20261120T030001 --target-action pause")]
+    Restore(Restore),
     /// The cluster's members
     #[command(name = "node", subcommand)]
     Members(Members),
     /// Show what happened, on all nodes, and by which rule
+    #[command(after_help = "Examples:
+  pgherd events --limit 10
+  pgherd events --follow --json")]
     Events {
         /// A line of JSON an event
         #[arg(long)]
@@ -119,16 +155,22 @@ pub(super) enum Command {
         limit: usize,
     },
     /// Run psql, connected to the primary
+    #[command(after_help = "Examples:
+  pgherd psql -- -c 'SELECT 1'")]
     Psql {
         /// For psql, as they are
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Print what a shell needs to complete commands: source it, or put it where the shell looks
+    #[command(after_help = "Examples:
+  source <(pgherd completions bash)")]
     Completions {
         /// Which
         shell: Shell,
     },
+    /// Print what the HTTP port answers, as an OpenAPI document
+    Openapi,
     /// Exit 0 if this node is alive (with --ready: if it serves); for health checks
     Health {
         /// Succeed only when Postgres serves
@@ -152,6 +194,37 @@ pub(super) struct Output {
     /// For scripts
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Restore {
+    /// A backup's id or name; without one, the newest that serves
+    #[arg(value_name = "ID|latest", default_value = "latest")]
+    pub(super) backup: String,
+    /// Replay what was committed until then: 2026-11-20 03:00:00+01:00 (without an offset it is UTC)
+    #[arg(long, value_name = "TIME", group = "target")]
+    pub(super) target_time: Option<String>,
+    /// Replay up to this position
+    #[arg(long, value_name = "LSN", group = "target")]
+    pub(super) target_lsn: Option<String>,
+    /// Replay up to this pg_create_restore_point
+    #[arg(long, value_name = "NAME", group = "target")]
+    pub(super) target_name: Option<String>,
+    /// Replay up to this transaction
+    #[arg(long, value_name = "XID", group = "target")]
+    pub(super) target_xid: Option<String>,
+    /// On the way to this timeline: latest, current (the backup's own), or a number
+    #[arg(long, value_name = "TIMELINE")]
+    pub(super) target_timeline: Option<String>,
+    /// promote, or pause: a person looks first
+    #[arg(long, value_name = "ACTION", value_parser = ["promote", "pause"])]
+    pub(super) target_action: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Say what would happen, or why not, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Args)]
@@ -218,6 +291,9 @@ pub(super) struct Fetch {
     /// Not of a timeline that the newest history known here has left behind by then
     #[arg(long)]
     pub(super) following: bool,
+    /// For pg_rewind; it only tells pgherd's own setting from an operator's
+    #[arg(long)]
+    pub(super) rewinding: bool,
     /// From what this node is restored from
     #[arg(long)]
     pub(super) restoring: bool,
@@ -249,7 +325,8 @@ impl Command {
             | Command::Reload { .. }
             | Command::Reinit { .. }
             | Command::Backup { .. }
-            | Command::Backups(_)
+            | Command::Backups { .. }
+            | Command::Restore(_)
             | Command::Members(_)
             | Command::Events { .. }
             | Command::Health { .. } => true,
@@ -258,6 +335,7 @@ impl Command {
             | Command::Settings(_)
             | Command::Plan(_)
             | Command::Completions { .. }
+            | Command::Openapi
             | Command::Node(_)
             | Command::Barman(_)
             | Command::Wal(_) => false,

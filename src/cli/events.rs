@@ -8,6 +8,8 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// To find out why something was given up.
+const LOOKED_BACK: usize = 30;
 /// Somebody watches.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -40,6 +42,14 @@ pub(super) fn show(entrance: &Entrance, json: bool, follow: bool, limit: usize) 
 /// The last `limit` of all nodes that answer.
 pub(super) async fn lately(entrance: &Entrance<'_>, doors: &[Door], limit: usize) -> Vec<Entry> {
     Shown::default().show(merged(ask(entrance, doors, limit, false).await), limit)
+}
+
+/// Why what the node was at last came to nothing.
+pub(super) async fn failure(entrance: &Entrance<'_>, door: &Door) -> Option<String> {
+    let lately = lately(entrance, std::slice::from_ref(door), LOOKED_BACK).await;
+    let ended = |one: &&Entry| matches!(one.id.as_str(), "scenario.failed" | "scenario.ended");
+    let last = lately.iter().rev().find(ended)?;
+    last.why.clone().filter(|_| last.id == "scenario.failed")
 }
 
 async fn ask(

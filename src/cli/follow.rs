@@ -1,7 +1,7 @@
 //! A wait for another node to lead: what the nodes say, asked again and again.
 
 use super::ask::{Door, Entrance};
-use super::say;
+use super::{events, say};
 use crate::cluster::NodeState;
 use crate::control::{NodeRole, NodeStatus, Snapshot};
 use crate::system::wait;
@@ -57,7 +57,7 @@ pub(super) async fn until_one_leads(
         let one = seen.iter().find(|one| one.nodes.first().is_some_and(|own| own.name == asked));
         match one.filter(|one| is_idle(one)) {
             Some(_) if idle < IDLE_MAX => idle += 1,
-            Some(one) => return Followed::Failed(gave_up(one)),
+            Some(one) => return Followed::Failed(gave_up(entrance, one).await),
             None => idle = 0,
         }
         if began.elapsed() > LEADS_WITHIN {
@@ -130,7 +130,7 @@ pub(super) async fn until_not_synchronous(
 }
 
 /// The node says of itself that it takes writes.
-fn leads(seen: &Snapshot) -> bool {
+pub(super) fn leads(seen: &Snapshot) -> bool {
     let own = seen.nodes.first();
     own.is_some_and(|own| {
         own.role == Some(NodeRole::Primary)
@@ -139,20 +139,23 @@ fn leads(seen: &Snapshot) -> bool {
     })
 }
 
-fn is_idle(seen: &Snapshot) -> bool {
+pub(super) fn is_idle(seen: &Snapshot) -> bool {
     seen.nodes.first().is_some_and(|own| own.state == NodeState::Running && own.scenario.is_none())
 }
 
 /// What the node does, a line a stage.
-fn under_way(seen: &Snapshot) -> Option<String> {
+pub(super) fn under_way(seen: &Snapshot) -> Option<String> {
     let own = seen.nodes.first()?;
     let running = own.scenario.as_ref().filter(|running| running.stage > 0)?;
     let (stage, stages) = (running.stage, running.stages);
-    Some(format!("{}: {stage}/{stages} {}", own.name, running.stage_title))
+    let (title, stage_title) = (&running.title, &running.stage_title);
+    // One plan may follow another.
+    Some(format!("{}: {title}: {stage}/{stages} {stage_title}", own.name))
 }
 
-fn gave_up(seen: &Snapshot) -> String {
-    let own = seen.nodes.first().map(|own| own.name.as_str()).unwrap_or_default();
-    let why = seen.warnings.last().map(|warning| format!(": {warning}")).unwrap_or_default();
-    format!("{own} has given it up and goes on as before{why}; its log says more")
+async fn gave_up(entrance: &Entrance<'_>, seen: &Snapshot) -> String {
+    let Some(own) = seen.nodes.first() else { return "given up".to_owned() };
+    let why = events::failure(entrance, &entrance.door(seen, own)).await;
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{} has given it up and goes on as before{why}; its log says more", own.name)
 }

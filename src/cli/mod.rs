@@ -9,7 +9,9 @@ mod follow;
 mod log;
 mod members;
 mod node;
+mod openapi;
 mod psql;
+mod restore;
 mod run;
 mod show;
 mod watch;
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
             psql.unwrap_or_else(|status| status)
         }),
         Command::Completions { shell } => completions(shell),
+        Command::Openapi => openapi::print(),
         Command::Switchover { cancel: true, .. } => asks(&change::cancel_switchover),
         Command::Switchover { to, dry_run, cancel: false } => {
             let at = time.map(|time| when::seconds(&time, &jiff::Zoned::now())).transpose();
@@ -104,7 +107,11 @@ pub fn main() -> ExitCode {
         Command::Reload { node: name } => asks(&|node| change::reload(node, name.as_deref())),
         Command::Reinit { node: name } => asks(&|node| change::reinit(node, &name)),
         Command::Backup { wait, name } => asks(&|node| backups::take(node, wait, name.as_deref())),
-        Command::Backups(Output { json }) => asks(&|node| backups::show(node, json)),
+        Command::Backups { verify: Some(id), .. } => asks(&|node| backups::verify(node, &id)),
+        Command::Backups { output: Output { json }, verify: None } => {
+            asks(&|node| backups::show(node, json))
+        }
+        Command::Restore(wanted) => asks(&|node| restore::restore(node, &wanted)),
         Command::Members(Members::List(Output { json })) => asks(&|node| show::members(node, json)),
         Command::Members(Members::Add { node: name }) => asks(&|node| members::add(node, &name)),
         Command::Members(Members::Remove { node: name }) => {
@@ -186,6 +193,7 @@ fn plan(json: bool) -> u8 {
             Ok(bearings) => bearings,
             Err(error) => return failed(&error),
         };
+        let mut restores = None;
         let recognised = observe::refuse_unwritable(settings, &bearings).and_then(|()| {
             // Not ours to be mistaken for a start.
             let lead = match settings.herd.failover {
@@ -194,11 +202,22 @@ fn plan(json: bool) -> u8 {
             };
             let asking = Asking::Everybody { instance: "plan", leads_alone: false, lead: &lead };
             let situation = block_on(observe::situation(settings, &bearings, ports, asking));
+            restores = scenario::would_restore(settings, &situation);
             scenario::recognise(settings, &situation)
         });
         match recognised {
             Ok(Decision::Wait(wait)) => {
                 say(format!("would wait: {wait}"));
+                match restores {
+                    Some(Ok(restore)) => {
+                        let end = restore.up_to();
+                        say(format!(
+                            "and then, unless another node leads: restore {restore}, up to {end}"
+                        ));
+                    }
+                    Some(Err(why)) => say(format!("and could restore nothing: {why}")),
+                    None => {}
+                }
                 status::REFUSED
             }
             Ok(Decision::Begin(scenario)) => {
@@ -227,7 +246,7 @@ fn barman(job: Barman) -> u8 {
 /// Postgres takes 1 to 125 for "there is none": a standby then asks its primary and comes back,
 /// and a recovery without one ends there. More than that ends the server (the manual on
 /// `restore_command`), which is right where an end too early would be worse.
-fn fetch_wal(Fetch { partial, following, restoring, sure, name, path }: &Fetch) -> u8 {
+fn fetch_wal(Fetch { partial, following, restoring, sure, name, path, .. }: &Fetch) -> u8 {
     const ENDS_THE_RECOVERY: u8 = 255;
     let pg_wal = path.parent().filter(|_| *following);
     if pg_wal.is_some_and(|pg_wal| crate::barman::is_left_behind(pg_wal, name)) {

@@ -6,6 +6,7 @@ use crate::cluster::Address;
 use crate::control::{EVENTS_MAX, Event, Node};
 use crate::etcd;
 use crate::execute::Hands;
+use crate::hooks::Hooks;
 use crate::http;
 use crate::journal::Journal;
 use crate::keeper::Keeper;
@@ -23,7 +24,9 @@ use crate::system::error::chain;
 use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory};
 use crate::system::guard::Guard;
 use crate::system::lock::VolumeLock;
-use crate::system::output::{OutputHandle, Stream, Tag};
+use crate::system::nonce::nonce;
+use crate::system::output::{OutputHandle, Say, Stream, Tag};
+use crate::system::tls;
 use crate::voter;
 use nix::sys::signal::SigSet;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -35,7 +38,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, unix::pipe};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info, warn};
 
 /// How long a look-up or a removal that was begun may hold up the end.
@@ -133,14 +136,15 @@ async fn start(
         () = stop_requested(&mut events) => return Ok(Ended::Status(status::DONE)),
         prepared = prepare(&settings, &flags) => prepared?,
     };
-    let Prepared { bearings, lock, on_disk, listener } = prepared;
+    let Prepared { bearings, lock, on_disk, door } = prepared;
     let Bearings { layout, id, address, postgres, barman, ourselves, .. } = bearings.clone();
     let said = settings.warnings.len(); // The snapshot's warnings begin with these.
     let (ended, ended_receiver) = mpsc::channel(EVENTS_MAX);
     let supervisor = Supervisor::new(output.clone(), ended, guard.clone());
     barman_log(&layout.barman_log_pipe, &barman, &output);
-    let instance = instance();
+    let instance = nonce();
     let voter = etcd::Member::of(&settings, &layout, &address).map(Arc::new);
+    etcd::Member::misnamed(&settings, &address).iter().for_each(|wrong| warn!("{wrong}"));
     let owner = match settings.herd.kind {
         NodeKind::Data | NodeKind::Witness => &postgres,
         NodeKind::Backup => &barman,
@@ -148,6 +152,8 @@ async fn start(
     let owned = voter.clone().map(|voter| (voter, owner.clone()));
     let journal = Journal::open(&settings.repmgr.node_name, layout.events(), owner);
     let keeper = keeper(&settings, &address, &instance, guard.clone(), owned)?;
+    let hooks = Hooks::start(&settings, &layout, &postgres, &output);
+    let vote = voter.as_ref().and_then(|voter| voter.vote());
     let hands = Arc::new(Hands {
         settings,
         layout,
@@ -155,7 +161,9 @@ async fn start(
         id: id.map_or_else(OnceLock::new, OnceLock::from),
         instance,
         journal,
+        hooks,
         keeper,
+        voting: watch::Sender::new(etcd::Voting { vote, trouble: None }),
         voter,
         guard,
         others: Mutex::default(),
@@ -188,7 +196,7 @@ async fn start(
     let (node, snapshots) = Node::new(hands, bearings, &on_disk, ended_receiver, channel);
     snapshots.borrow().warnings.iter().skip(said).for_each(|warning| warn!("{warning}"));
     tokio::spawn(voter::run(hands_of_the_voter));
-    tokio::spawn(http::serve(listener, snapshots, archived, wishes, Some(journal)));
+    tokio::spawn(http::serve(door, snapshots, archived, wishes, Some(journal)));
     let status = node.run().await;
     let Hands { learned, layout, postgres, .. } = &*hands_at_the_end;
     let learned = learned.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -209,8 +217,8 @@ fn keeper(
 ) -> Result<Option<Keeper>, NotStarted> {
     let client = etcd::Client::of(settings, address).map_err(|error| refused(&error))?;
     let Some(client) = client else { return Ok(None) };
-    let first_read = voter.filter(|(member, _)| member.is_new()).map(|(member, account)| {
-        let note = move || member.note_voted(&account).map_err(|error| chain(&error));
+    let first_read = voter.filter(|(member, _)| member.may_found()).map(|(member, account)| {
+        let note = move || member.note_met(&account).map_err(|error| chain(&error));
         Box::new(note) as Box<dyn Fn() -> Result<(), String> + Send + Sync>
     });
     let us = Us {
@@ -228,13 +236,7 @@ struct Prepared {
     bearings: Bearings,
     lock: VolumeLock,
     on_disk: DataDirectory,
-    listener: TcpListener,
-}
-
-/// No two starts of any node have the same.
-fn instance() -> String {
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    format!("{}-{}", now.as_nanos(), std::process::id())
+    door: http::Door,
 }
 
 async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotStarted> {
@@ -252,6 +254,8 @@ async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotS
         ));
     }
 
+    let tls = settings.herd.tls_files().map(tls::Acceptor::new).transpose();
+    let tls = tls.map_err(|error| NotStarted::BadSettings(vec![error.to_string()]))?;
     let bearings = observe::bearings(settings).map_err(|error| refused(&error))?;
     observe::refuse_unwritable(settings, &bearings).map_err(|error| refused(&error))?;
     let (lock, on_disk) = look_under_lock(settings, &bearings).await?;
@@ -277,8 +281,8 @@ async fn prepare(settings: &Settings, flags: &[String]) -> Result<Prepared, NotS
     barman::write_sources(settings, layout, address, members, postgres)
         .map_err(|error| refused(&error))?;
 
-    let listener = listen(settings).await?;
-    Ok(Prepared { bearings, lock, on_disk, listener })
+    let door = http::Door { listener: listen(settings).await?, tls };
+    Ok(Prepared { bearings, lock, on_disk, door })
 }
 
 /// What there is, and what follows, while nobody else can change it.
@@ -379,7 +383,7 @@ fn barman_log(path: &Path, barman: &Account, output: &OutputHandle) {
         Ok(pipe) => {
             let output = output.clone();
             let tag = Tag::from("barman");
-            tokio::spawn(output.pump(tag, Stream::Stderr, pipe, |_| true));
+            tokio::spawn(output.pump(tag, Stream::Stderr, pipe, |_| Say::It));
         }
         Err(error) => {
             warn!("barman's jobs are not logged: cannot make {}: {error}", path.display())

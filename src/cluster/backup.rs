@@ -26,6 +26,36 @@ pub struct Backup {
     pub major: u32,
     /// Why it cannot be brought back by pgherd.
     pub unfit: Option<String>,
+    /// That it was restored on trial, and what came of that.
+    #[serde(default)]
+    pub verified: Option<Verified>,
+}
+
+/// What came of restoring a backup on trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// When that was.
+    pub at: Moment,
+    /// Why it is no good; nothing was found without one.
+    pub wrong: Option<String>,
+}
+
+/// What became of the base backup that was asked for last since the node began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBackup {
+    /// It is being taken.
+    pub running: bool,
+    /// So much of it is there,
+    pub bytes: Option<u64>,
+    /// of so much, if it is as large as the one before it.
+    pub bytes_before: Option<u64>,
+    /// Why there is none.
+    pub failed: Option<String>,
+    /// Which one it is, once it is complete.
+    pub id: Option<String>,
+    /// Another one is being taken, by cron for instance, and this one comes after it.
+    #[serde(default)]
+    pub waits: bool,
 }
 
 /// What a barman keeps of one cluster in one directory.
@@ -85,12 +115,32 @@ pub struct BackupsSeen {
     /// Since WAL was written to the archive. It grows where nobody writes to the cluster, too.
     #[serde(default)]
     pub wal_age_seconds: Option<u64>,
+    /// What of them is elsewhere; where `BARMAN_CLOUD_URL` says so.
+    #[serde(default)]
+    pub copies: Option<CopiesSeen>,
     /// A base backup is being taken, and so many bytes of it are there.
     #[serde(default)]
     pub running_bytes: Option<u64>,
     /// A sentence for each thing that a person should see to.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// Copies of backups and WAL elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiesSeen {
+    /// `BARMAN_CLOUD_URL`.
+    pub url: String,
+    /// The newest backup that is there.
+    pub last: Option<String>,
+    /// Since that one was complete here.
+    pub age_seconds: Option<u64>,
+    /// Files of WAL that are not there yet.
+    pub wal_waiting: usize,
+    /// Since the one was written that has waited longest.
+    pub wal_wait_seconds: Option<u64>,
+    /// The last that was tried came to nothing, and why.
+    pub error: Option<String>,
 }
 
 /// The worst that can be said of a cluster's backups.

@@ -1,7 +1,7 @@
 //! What the nodes of a cluster tell each other. Every node answers `GET /member` on its HTTP port
 //! with a [`Report`], from the moment it looks around until it ends.
 
-use super::{Address, BackupsSeen, Lsn, NodeId, Role, Shown, SystemId, Timeline};
+use super::{Address, BackupsSeen, Lsn, NodeId, Role, Shown, SystemId, Timeline, Vote};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -34,9 +34,9 @@ pub struct Report {
     /// It has a vote, and nothing else.
     #[serde(default)]
     pub witness: bool,
-    /// Of a voter: its etcd has never been part of a majority.
+    /// Of a voter: how its etcd begins.
     #[serde(default)]
-    pub new_voter: Option<bool>,
+    pub vote: Option<Vote>,
     /// Who votes, as this node's own variables say; empty where they do not.
     #[serde(default)]
     pub voters: Vec<Address>,

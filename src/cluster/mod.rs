@@ -11,9 +11,10 @@ mod moment;
 mod node_id;
 mod shown;
 mod sync_mode;
+mod vote;
 
 pub use address::{Address, DEFAULT_PORT, ParseAddressError};
-pub use backup::{Archive, Backup, BackupsSeen, BackupsState};
+pub use backup::{Archive, Backup, BackupsSeen, BackupsState, CopiesSeen, LastBackup, Verified};
 pub use control_data::{ControlData, SystemId};
 pub use happening::Entry;
 pub use history::{History, end_of_wal_file, wal_file_name};
@@ -23,6 +24,7 @@ pub use moment::{Moment, ParseMomentError};
 pub use node_id::{NodeId, ParseNodeIdError};
 pub use shown::{RunningScenario, Shown};
 pub use sync_mode::SyncMode;
+pub use vote::{Nonce, Token, Vote};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -2,11 +2,16 @@
 //! its commands costs half a second of a core. Who leads is known here, so barman's job is begun as soon as
 //! that changes, and does not wait for cron's next minute.
 
+mod news;
+
+use super::copies;
 use super::node::Event;
 use super::snapshot::Snapshot;
 use super::{NodeRole, NodeStatus};
 use crate::barman::{self, Shelf};
-use crate::cluster::{Archive, BackupsSeen, BackupsState, Lsn, Moment, NodeState, Timeline};
+use crate::cluster::{
+    Archive, BackupsSeen, BackupsState, Lsn, Moment, NodeState, Timeline, Verified,
+};
 use crate::execute::Hands;
 use crate::settings::NodeKind;
 use crate::system::error::chain;
@@ -46,24 +51,37 @@ pub(super) async fn watch(
         return;
     }
     let (began, distance) = (Instant::now(), hands.settings.barman.schedule.distance_at_most());
+    let copying = copies::begin(&hands, &snapshots);
     let mut behind_since: Option<Instant> = None;
     let mut led: Option<(String, Timeline)> = None;
+    let mut before: Option<Shelf> = None;
     loop {
         let primary = primary(&snapshots.borrow_and_update());
         if keeps_them_now(&hands, primary.as_ref()) {
             if let Some(shelf) = look(&hands).await {
+                let epoch = snapshots.borrow().epoch;
+                for (id, text) in before.iter().flat_map(|before| news::between(before, &shelf)) {
+                    hands.journal.note(id, epoch, None, text);
+                }
                 let is_behind = primary.as_ref().is_some_and(|one| is_behind(&shelf.archive, one));
                 behind_since = is_behind.then(|| behind_since.unwrap_or_else(Instant::now));
                 let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-                let seen = judged(&Looked {
+                let now = Moment::from_seconds(since_1970.as_secs());
+                let mut seen = judged(&Looked {
                     shelf: &shelf,
                     distance,
-                    now: Moment::from_seconds(since_1970.as_secs()),
+                    now,
                     up: began.elapsed(),
                     behind: behind_since.map_or(Duration::ZERO, |since| since.elapsed()),
                 });
-                let node = hands.settings.repmgr.node_name.clone();
-                let seen = BackupsSeen { node, ..seen };
+                seen.node.clone_from(&hands.settings.repmgr.node_name);
+                if let (Some(cloud), Some(copied)) = (&hands.settings.barman.cloud, &shelf.copied) {
+                    let tried = copying.borrow().clone();
+                    let (copies, warning) = copies::judged(&cloud.url, copied, &tried, now);
+                    seen.copies = Some(copies);
+                    seen.warnings.extend(warning);
+                }
+                before = Some(shelf);
                 if sender.send(Event::Backups(Some(Box::new(seen)))).await.is_err() {
                     return;
                 }
@@ -93,13 +111,13 @@ pub(super) async fn watch(
 }
 
 /// The one that leads.
-struct Primary {
+pub(super) struct Primary {
     name: String,
     timeline: Timeline,
     lsn: Lsn,
 }
 
-fn primary(seen: &Snapshot) -> Option<Primary> {
+pub(super) fn primary(seen: &Snapshot) -> Option<Primary> {
     let leads = |node: &&NodeStatus| {
         node.role == Some(NodeRole::Primary) && node.state == NodeState::Running
     };
@@ -108,7 +126,7 @@ fn primary(seen: &Snapshot) -> Option<Primary> {
 }
 
 /// A data node's barman looks at the server beside it, which is of use while that leads.
-fn keeps_them_now(hands: &Hands, primary: Option<&Primary>) -> bool {
+pub(super) fn keeps_them_now(hands: &Hands, primary: Option<&Primary>) -> bool {
     let own = &hands.settings.repmgr.node_name;
     hands.settings.herd.kind == NodeKind::Backup || primary.is_some_and(|one| one.name == *own)
 }
@@ -133,7 +151,7 @@ fn is_behind(archive: &Archive, primary: &Primary) -> bool {
 
 fn judged(looked: &Looked<'_>) -> BackupsSeen {
     let Looked { shelf, distance, now, up, behind } = looked;
-    let Shelf { archive, running_bytes, free_mib, failed, wal_age } = shelf;
+    let Shelf { archive, running_bytes, free_mib, failed, wal_age, stages: _, copied: _ } = shelf;
     let newest = archive.backups.iter().max_by_key(|backup| backup.ended);
     let age = newest.map(|backup| now.seconds_since(backup.ended));
     let mut warnings = Vec::new();
@@ -178,6 +196,12 @@ fn judged(looked: &Looked<'_>) -> BackupsSeen {
             ),
         );
     }
+    for backup in &archive.backups {
+        if let Some(Verified { wrong: Some(why), .. }) = &backup.verified {
+            let id = &backup.id;
+            says(BackupsState::Failed, format!("backup {id} does not restore: {why}"));
+        }
+    }
     if *failed {
         says(
             BackupsState::Failed,
@@ -193,6 +217,7 @@ fn judged(looked: &Looked<'_>) -> BackupsSeen {
         count: archive.backups.len(),
         state,
         wal_age_seconds: wal_age.as_ref().map(Duration::as_secs),
+        copies: None,
         running_bytes: *running_bytes,
         warnings,
     }
@@ -225,6 +250,7 @@ mod tests {
             bytes: 1 << 30,
             major: 17,
             unfit: None,
+            verified: None,
         };
         Archive {
             name: "pgherd".to_owned(),
@@ -238,9 +264,11 @@ mod tests {
     fn what_a_person_should_see_to_is_said() {
         let shelf = |archive: Archive| Shelf {
             archive,
+            stages: std::collections::BTreeMap::new(),
             running_bytes: None,
             free_mib: Some(5000),
             failed: false,
+            copied: None,
             wal_age: Some(Duration::from_secs(3)),
         };
         let two = shelf(archive(&["2026-11-19 03:00:00", "2026-11-20 03:00:00"]));

@@ -191,7 +191,7 @@ mod tests {
             members: Vec::new(),
             instance: host.to_owned(),
             witness: false,
-            new_voter: None,
+            vote: None,
             voters: Vec::new(),
             backups: None,
             shown: Default::default(),

@@ -5,6 +5,7 @@
 //! plan, asking the server, stopping) is a task that reports back with another event.
 
 mod backups;
+mod copies;
 mod decide;
 mod node;
 mod node_role;
@@ -13,8 +14,8 @@ mod snapshot;
 mod survey;
 mod synchronous;
 
-pub use node::{Asked, EVENTS_MAX, Event, Granted, Node, Wish};
-pub use node_role::NodeRole;
+pub use node::{Asked, EVENTS_MAX, Event, Found, Granted, Node, Wish};
+pub use node_role::{NodeRole, or_unknown};
 pub(crate) use snapshot::bytes_in_words;
 pub use snapshot::{
     ClusterState, Counts, Disk, Facts, Fork, Lags, Lease, NodeStatus, RunningScenario,

@@ -4,13 +4,16 @@ mod ended;
 mod handover;
 mod lead;
 mod noted;
+mod plan;
 mod rest;
+mod restore;
 mod seen;
 mod shown;
 mod standing;
 mod stop;
 mod wishes;
 
+pub use restore::Found;
 pub use wishes::{Asked, Granted, Wish};
 
 use super::backups;
@@ -21,15 +24,13 @@ use super::snapshot::{
     ClusterState, Facts, NodeStatus, RunningScenario, ScheduledSwitchover, Snapshot,
 };
 use super::{survey, synchronous};
-use crate::cluster::{BackupsSeen, NodeState, Role, Standing};
+use crate::cluster::{BackupsSeen, NodeState, Role, Sighting};
 use crate::execute::{Hands, PlanError, Progress};
 use crate::lead::Appointment;
 use crate::members::Memory;
 use crate::observe::{self, Asking, Bearings, Ports};
 use crate::postgres::{Health, SqlError};
-use crate::scenario::{
-    self, Activity, DataDirectory, Decision, Lead, Plan, Scenario, Situation, Wait,
-};
+use crate::scenario::{self, DataDirectory, Decision, Lead, Scenario, Situation, Wait};
 use crate::service::{Listen, RestartBudget, Shutdown};
 use crate::supervisor::PostgresEnded;
 use crate::system::error::chain;
@@ -51,13 +52,15 @@ pub enum Event {
     /// A plan has come to its next stage.
     Progress(Progress),
     /// The plan that was running is done, but for what may wait, or failed.
-    PlanEnded(Result<Vec<PlanError>, PlanError>),
+    PlanEnded(u64, Result<Vec<PlanError>, PlanError>),
     /// Postgres ended, and nobody had asked it to.
     PostgresEnded(PostgresEnded),
     /// It is time to start again.
     RestartDue,
     /// The server and the members have said how they are, or the server has not.
     Observed(Result<Box<Seen>, SqlError>),
+    /// What the others say while this node does not serve.
+    Heard(Vec<Sighting>),
     /// Somebody wants to know what this node is as of now.
     LookNow,
     /// Our server has said how it is; it was asked then.
@@ -68,6 +71,8 @@ pub enum Event {
     Surveyed(Box<Facts>),
     /// What is known of who leads by the cluster's record has changed.
     Lead(Box<crate::keeper::Seen>),
+    /// How this node's vote is has changed.
+    Votes(crate::etcd::Voting),
     /// A person wants something.
     Asked(Asked),
     /// How the backups are that this node keeps; none where it keeps none just now.
@@ -109,6 +114,8 @@ pub struct Node {
     copies: RestartBudget,
     /// What the last plan made of the server.
     made: Role,
+    /// How many have been begun.
+    plan: u64,
     /// What is waited for; said when it changes.
     waits: Option<Wait>,
     /// A person has said that whoever is silent is gone.
@@ -119,6 +126,8 @@ pub struct Node {
     standing_warnings: Vec<String>,
     /// What the last plan did not do, though the server serves.
     undone: Vec<String>,
+    /// What the plan waits for, once that takes long.
+    stands: Option<String>,
     /// What the members say that a person should know.
     disagreement: Option<String>,
     /// Questions to the server since its last answer.
@@ -141,8 +150,10 @@ pub struct Node {
     writes_wait: Option<String>,
     /// The voters do not answer.
     voters_silent: Option<String>,
+    /// This node's vote does not count.
+    vote_missing: Option<String>,
     /// The last taking of the lead that this node has followed, or brought about.
-    followed_epoch: Option<u64>,
+    followed: Option<(u64, String)>,
     /// As it was seen last.
     record: Option<crate::lead::Record>,
     /// Of the plan that is carried out.
@@ -193,10 +204,12 @@ impl Node {
             budget: RestartBudget::for_postgres(),
             copies: RestartBudget::for_copies(),
             made: Role::Standby,
+            plan: 0,
             waits: None,
             leads_alone: false,
             rules_rest: RulesRest::default(),
             undone: Vec::new(),
+            stands: None,
             disagreement: None,
             unanswered: 0,
             silence: None,
@@ -208,7 +221,8 @@ impl Node {
             take_over_rest: RulesRest::default(),
             writes_wait: None,
             voters_silent: None,
-            followed_epoch: None,
+            vote_missing: None,
+            followed: None,
             record: None,
             stage: None,
         };
@@ -238,6 +252,15 @@ impl Node {
                 }
             });
         }
+        let (mut voting, says) = (hands.voting.subscribe(), sender.clone());
+        tokio::spawn(async move {
+            while voting.changed().await.is_ok() {
+                let now = voting.borrow_and_update().clone();
+                if says.send(Event::Votes(now)).await.is_err() {
+                    return;
+                }
+            }
+        });
         tokio::spawn(backups::watch(
             Arc::clone(&hands),
             self.published.subscribe(),
@@ -245,6 +268,8 @@ impl Node {
         ));
         let snapshots = self.published.subscribe();
         tokio::spawn(survey::run(Arc::clone(&hands), snapshots, sender.clone()));
+        let snapshots = self.published.subscribe();
+        tokio::spawn(observer::hear_of_others(Arc::clone(&hands), snapshots, sender.clone()));
         tokio::spawn(observer::observe(hands, self.published.subscribe(), sender));
         while let Some(event) = self.events.recv().await {
             if let Event::Stopped(status) = event {
@@ -262,7 +287,8 @@ impl Node {
         match event {
             Event::Looked(situation) => self.looked(&situation),
             Event::Progress(progress) => self.progressed(progress),
-            Event::PlanEnded(ended) => self.plan_ended(ended),
+            Event::PlanEnded(plan, ended) if plan == self.plan => self.plan_ended(ended),
+            Event::PlanEnded(..) => {} // It was broken off for another.
             Event::PostgresEnded(PostgresEnded { status }) => match self.phase {
                 Phase::Serving => {
                     warn!("postgres ended with {status}, unasked");
@@ -274,6 +300,9 @@ impl Node {
                     }
                     self.start_again();
                 }
+                Phase::Planned(Scenario::RestoreInPlace { .. }, _) if self.is_shown_running() => {
+                    self.ended_while_copied(status);
+                }
                 // A plan that needs the server fails by itself.
                 Phase::Planned(..) => warn!("postgres ended with {status} during a plan"),
                 Phase::Looking(_) | Phase::BackingOff | Phase::Stopping => {}
@@ -284,6 +313,7 @@ impl Node {
                 }
             }
             Event::Observed(seen) => self.observed(seen),
+            Event::Heard(sightings) => self.heard(&sightings),
             Event::LookNow => match self.hands.supervisor.serving() {
                 Some(Listen::Consumer { .. }) => {
                     self.hands.look_now.notify_one();
@@ -308,6 +338,7 @@ impl Node {
             }
             Event::Surveyed(facts) => self.surveyed(*facts),
             Event::Lead(seen) => self.lead_seen(*seen),
+            Event::Votes(voting) => self.vote_seen(voting),
             Event::Asked(asked) => self.asked(asked),
             Event::Usurps => self.usurps(),
             Event::Due(appointment) => self.due(appointment),
@@ -356,6 +387,11 @@ impl Node {
                     // begun before it was said.
                     self.leads_alone = false;
                 }
+                if let Some(keeper) =
+                    self.hands.keeper.as_ref().filter(|_| wait.is_about_this_node())
+                {
+                    keeper.let_go();
+                }
                 self.row().waits_for = Some(wait.to_string());
                 self.waits = Some(wait);
                 self.look(LOOK_AGAIN_AFTER);
@@ -391,109 +427,7 @@ impl Node {
         }
     }
 
-    fn begin(&mut self, scenario: Scenario) {
-        let Hands { settings, layout, .. } = &*self.hands;
-        let plan = scenario::plan(settings, layout, self.bearings.means, scenario.clone());
-        match &scenario {
-            Scenario::PrimaryFirstStart { .. } | Scenario::Restore { .. } => {
-                self.say(Standing::Preparing { role: Role::Primary });
-            }
-            Scenario::StandbyFirstStart { .. } => {
-                self.say(Standing::Preparing { role: Role::Standby });
-            }
-            // It has what it has until that is changed, and stops serving.
-            Scenario::Rejoin { .. } | Scenario::Replace => self.serves_no_more(),
-            // They have what they have.
-            Scenario::PrimaryRestart { .. }
-            | Scenario::Recovery
-            | Scenario::StandbyRestart { .. }
-            | Scenario::FromArchive
-            | Scenario::Follow { .. }
-            | Scenario::Promoted
-            | Scenario::TakeOver
-            | Scenario::HandOver { .. }
-            | Scenario::BackupNodeStart => {}
-        }
-        if !serves_meanwhile(&scenario) {
-            self.row().state = NodeState::Starting;
-        }
-        self.row().scenario = Some(RunningScenario::begun(&plan));
-        self.note("scenario.begun", None, plan.scenario.title());
-        let carried_out = carry_out(Arc::clone(&self.hands), plan, self.sender.clone());
-        self.phase = Phase::Planned(scenario, tokio::spawn(carried_out));
-    }
-
-    fn progressed(&mut self, progress: Progress) {
-        let Phase::Planned(scenario, _) = &self.phase else { return };
-        let hands_over = matches!(scenario, Scenario::HandOver { .. });
-        let serves_meanwhile = serves_meanwhile(scenario)
-            && !(hands_over && self.hands.supervisor.serving().is_none());
-        if hands_over && !serves_meanwhile {
-            self.serves_no_more();
-            self.snapshot.primary = None;
-        }
-        let id = self.hands.id.get().copied();
-        let row = self.row();
-        row.id = id;
-        if !serves_meanwhile {
-            row.state = match progress.activity {
-                Activity::Starting => NodeState::Starting,
-                Activity::Cloning => NodeState::Cloning,
-                Activity::Restoring => NodeState::Restoring,
-                Activity::Rewinding => NodeState::Rewinding,
-                Activity::CatchingUp => NodeState::CatchingUp,
-                Activity::Promoting => NodeState::Promoting,
-                Activity::Demoting => NodeState::Demoting,
-            };
-        }
-        row.waits_for.clone_from(&progress.waits_for);
-        let takes_back = progress.activity == Activity::Rewinding;
-        if let Some(running) = &mut row.scenario {
-            running.advance(progress);
-            let (scenario, stage) = (running.title.clone(), running.stage_title.clone());
-            self.note_stage(Some((&scenario, &stage)));
-        }
-        if takes_back {
-            // Half of one history and half of another.
-            self.say(Standing::Preparing { role: Role::Standby });
-        }
-    }
-
-    /// Afterwards nobody takes it for one that serves; it still has what it has.
-    fn serves_no_more(&mut self) {
-        let standing = self.snapshot.report.as_ref().map(|report| report.standing);
-        if let Some(Standing::Serving { role, timeline, lsn }) = standing {
-            self.say(Standing::AtRest { role, timeline, lsn });
-        }
-    }
-
     fn row(&mut self) -> &mut NodeStatus {
         &mut self.snapshot.nodes[0]
     }
-}
-
-/// Consumers are served before, during and after it.
-fn serves_meanwhile(scenario: &Scenario) -> bool {
-    matches!(
-        scenario,
-        Scenario::FromArchive
-            | Scenario::Follow { .. }
-            | Scenario::Promoted
-            | Scenario::TakeOver
-            | Scenario::HandOver { .. }
-    )
-}
-
-async fn carry_out(hands: Arc<Hands>, plan: Plan, sender: mpsc::Sender<Event>) {
-    let (progress, mut told) = mpsc::channel(EVENTS_MAX);
-    let forward = sender.clone();
-    let forwarding = tokio::spawn(async move {
-        while let Some(progress) = told.recv().await {
-            let _ = forward.send(Event::Progress(progress)).await;
-        }
-    });
-    let ended = hands.carry_out(&plan, &progress).await;
-    drop(progress);
-    let _ = forwarding.await; // What was told last comes before the end.
-    let _ = sender.send(Event::PlanEnded(ended)).await; // Nobody asks after the end.
 }

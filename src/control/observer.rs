@@ -92,6 +92,30 @@ pub(super) async fn observe(
     }
 }
 
+/// Reports what the others say while this node does not serve: it starts, is cloned, or is rewound. Shown, and
+/// nothing else.
+pub(super) async fn hear_of_others(
+    hands: Arc<Hands>,
+    mut snapshots: watch::Receiver<Snapshot>,
+    sender: mpsc::Sender<Event>,
+) {
+    let is_at_work = |seen: &Snapshot| {
+        !matches!(seen.nodes[0].state, NodeState::Running | NodeState::Unreachable)
+    };
+    while snapshots.wait_for(is_at_work).await.is_ok() {
+        let memory = Memory::read(&hands.layout);
+        let everybody = members::everybody(&hands.settings, &memory, &hands.address);
+        let Hands { settings, address, instance, .. } = &*hands;
+        let mut sightings =
+            members::ask(settings, &everybody, address, instance, AsOf::Lately).await;
+        disbelieve_strangers(&hands, None, &mut sightings);
+        if sender.send(Event::Heard(sightings)).await.is_err() {
+            return;
+        }
+        wait::back_off(OBSERVE_EVERY).await;
+    }
+}
+
 /// Reports what our server is each time when somebody wants to know it as of now: who is about to
 /// lead must not rely on what was true seconds ago.
 pub(super) async fn look_when_asked(hands: Arc<Hands>, sender: mpsc::Sender<Event>) {

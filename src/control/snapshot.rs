@@ -8,7 +8,7 @@ pub(crate) use words::bytes_in_words;
 
 pub use facts::{Counts, Disk, Facts, Fork, Lags, Lease};
 
-use super::node_role::NodeRole;
+use super::node_role::{NodeRole, or_unknown};
 pub use crate::cluster::RunningScenario;
 use crate::cluster::{Address, BackupsSeen, Entry, Lsn, NodeId, NodeState, Report, Timeline};
 use crate::execute::{Hands, Progress};
@@ -37,6 +37,9 @@ pub struct Snapshot {
     /// Who leads, or led last, by the record.
     #[serde(default)]
     pub holder: Option<String>,
+    /// Whoever leads by the record takes no writes yet.
+    #[serde(default)]
+    pub promoting: bool,
     /// No change of roles happens by itself.
     pub paused: bool,
     /// The lead is to be handed over later.
@@ -60,6 +63,9 @@ pub struct Snapshot {
     /// The port that pgherd answers on, on every node.
     #[serde(default)]
     pub http_port: u16,
+    /// … over TLS.
+    #[serde(default)]
+    pub tls: bool,
     /// The hosts that vote.
     #[serde(default)]
     pub voters: Vec<String>,
@@ -92,6 +98,9 @@ pub struct Snapshot {
     pub looked: Option<Instant>,
 }
 
+/// Who may lead does so within a few seconds. If nobody does for so long, nobody may.
+const FAILS_OVER_WITHIN_S: f64 = 30.0;
+
 /// What people have put off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduledSwitchover {
@@ -111,6 +120,8 @@ pub enum ClusterState {
     Healthy,
     /// Somebody takes writes, and a node is missing or not ready.
     Degraded,
+    /// Nobody takes writes, and another node is about to.
+    FailingOver,
     /// Nobody takes writes.
     Unhealthy,
 }
@@ -124,7 +135,8 @@ pub struct NodeStatus {
     pub id: Option<NodeId>,
     /// Where consumers find it.
     pub address: Address,
-    /// What it is to the cluster. `None` until its Postgres has said so.
+    /// What it is to the cluster. `None`, which is told as `unknown`, until its Postgres has said so.
+    #[serde(with = "or_unknown")]
     pub role: Option<NodeRole>,
     /// What the node does.
     pub state: NodeState,
@@ -185,6 +197,7 @@ impl Snapshot {
             timeline: None,
             epoch: None,
             holder: None,
+            promoting: false,
             paused: false,
             scheduled_switchover: None,
             failover: settings.herd.failover.to_string(),
@@ -199,6 +212,7 @@ impl Snapshot {
             end: None,
             lease: None,
             http_port: settings.herd.http_port,
+            tls: settings.herd.tls.is_some(),
             voters: settings.herd.voters.iter().map(|voter| voter.host.clone()).collect(),
             voters_silent: false,
             writes_wait: false,
@@ -221,7 +235,39 @@ impl Snapshot {
         if let Some(lease) = now.lease.as_mut().filter(|lease| lease.seconds_left > 0.0) {
             lease.seconds_left = (lease.seconds - lease.renewed.elapsed().as_secs_f64()).max(0.0);
         }
+        let is_elsewhere = now.primary.as_ref().is_some_and(|name| *name != now.nodes[0].name);
+        if is_elsewhere && matches!(now.state, ClusterState::Provisioning | ClusterState::Unhealthy)
+        {
+            now.state = ClusterState::Degraded; // This node does not serve; another leads.
+        }
+        if let Some(state) = now.without_a_leader() {
+            (now.primary, now.state) = (None, state);
+        }
         now
+    }
+
+    /// How the cluster is if nobody may write, by the record: that is known before a look at everybody
+    /// has shown who is gone.
+    fn without_a_leader(&self) -> Option<ClusterState> {
+        let lease = self.lease.as_ref()?;
+        let over = lease.seconds_left == 0.0;
+        let is_gone = |node: &NodeStatus| {
+            self.holder.as_ref() == Some(&node.name) && node.state == NodeState::Unreachable
+        };
+        // Its lease may go on for a moment; another node waits for the end of that.
+        let gone = self.primary.is_none() && self.nodes.iter().skip(1).any(is_gone);
+        if !(over || gone || self.promoting)
+            || self.voters_silent
+            || self.state == ClusterState::Provisioning
+        {
+            return None;
+        }
+        let changes_by_itself = self.promoting || !self.paused;
+        let late = lease.renewed.elapsed().as_secs_f64() - lease.seconds > FAILS_OVER_WITHIN_S;
+        Some(match changes_by_itself && !late {
+            true => ClusterState::FailingOver,
+            false => ClusterState::Unhealthy,
+        })
     }
 }
 
@@ -287,6 +333,7 @@ impl fmt::Display for ClusterState {
             ClusterState::Provisioning => "provisioning",
             ClusterState::Healthy => "healthy",
             ClusterState::Degraded => "degraded",
+            ClusterState::FailingOver => "failing-over",
             ClusterState::Unhealthy => "unhealthy",
         })
     }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 /// A standby that is behind by more is not waited for: it would be long in replaying, too.
-const BYTES_MAX: u64 = 64 << 20;
+pub(super) const BYTES_MAX: u64 = 64 << 20;
 /// Questions to our own server. One that is stuck is for the node's rules.
 const ANSWER_AT_MOST: Duration = Duration::from_secs(5);
 /// So many steps at a time; more would mean that they go in a circle.

@@ -145,6 +145,19 @@ impl Client {
         self.ask(question, within, |_: json::Done| Ok(())).await
     }
 
+    /// etcd's number of the cluster in which a majority answers.
+    pub async fn led(&self, within: Duration) -> Result<u64, EtcdError> {
+        let question = Question::new("/v3/kv/range", &json::range("/pgherd"));
+        self.ask(question, within, |range: json::Range| Ok(range.header.cluster)).await
+    }
+
+    /// etcd's number of the cluster that the first endpoint which runs is a member of, whether that has a
+    /// majority or not.
+    pub async fn runs(&self, within: Duration) -> Result<u64, EtcdError> {
+        let question = Question::new("/v3/maintenance/status", &json!({}));
+        self.ask(question, within, |done: json::Done| Ok(done.header.cluster)).await
+    }
+
     /// The members of etcd's cluster, by a majority's word.
     pub async fn members(&self, within: Duration) -> Result<Vec<Listed>, EtcdError> {
         // etcd 3.4 does not know the word and answers from memory, so a read that needs the

@@ -47,6 +47,8 @@ pub(super) fn put_if(key: &str, expected: Expected, value: &str) -> Value {
 pub(super) struct Header {
     #[serde(deserialize_with = "number")]
     pub(super) revision: i64,
+    #[serde(rename = "cluster_id", deserialize_with = "number")]
+    pub(super) cluster: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,20 +1,25 @@
-//! A voter's own etcd: how it is run, and how it begins.
-//!
-//! The hard part is an empty directory. A voter whose disk was lost has forgotten whom it voted for
-//! and what it has acknowledged; were it to begin as if nothing had been, then together with one that
-//! lags behind it could make a majority that knows less than an earlier one did. So it begins a new
-//! cluster only where a majority of the voters is new, and joins one that there is under another number.
+//! A voter's own etcd: how it is run, and how it begins. The hard part is an empty directory: it joins the
+//! others under a new number where they have a majority, and else they agree on a [beginning](super::beginning).
 
+use super::beginning::begins;
 use super::client::Client;
 use super::error::EtcdError;
 use super::json::Listed;
 use super::tls::{self, Files, TlsError};
-use crate::cluster::Address;
+use super::words;
+use crate::cluster::{Address, Nonce, Token, Vote};
 use crate::layout::Layout;
 use crate::settings::{EtcdEndpoint, Failover, Settings};
 use crate::system::account::Account;
 use crate::system::child::Program;
-use crate::system::files::{FileError, acting_as, empty_directory, ensure_directory, ensure_file};
+use crate::system::files::{
+    FileError, acting_as, empty_directory, ensure_directory, ensure_file, failed, sync_directory,
+};
+use crate::system::nonce::nonce;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::net::{Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,6 +40,9 @@ const QUOTA_BYTES: u64 = 256 << 20;
 /// that do nothing else.
 const ENTRIES_PER_SNAPSHOT: u32 = 10_000;
 
+/// What is forgotten, until it is removed.
+const FORGOTTEN: &str = "forgotten";
+
 /// This node's member of the voters' etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -47,14 +55,45 @@ pub struct Member {
     directory: PathBuf,
     data: PathBuf,
     files: Files,
-    voted: PathBuf,
+    begins: PathBuf,
+    met: PathBuf,
+}
+
+/// What a voter keeps beside its etcd's directory: which life of that it is, and what it takes part in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    nonce: Nonce,
+    token: Option<Token>,
+    /// It was added to the others' cluster, and has only to begin.
+    #[serde(default)]
+    added: bool,
+    /// It has been part of a majority.
+    #[serde(default)]
+    voted: bool,
+}
+
+/// What the other voters say of theirs; `None` for one that is silent.
+pub type Votes = BTreeMap<String, Option<Vote>>;
+
+/// How a node's vote is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Voting {
+    /// What it says to the other voters.
+    pub vote: Option<Vote>,
+    /// Why it does not count just now, for people.
+    pub trouble: Option<String>,
 }
 
 /// What etcd is to do when its directory is empty; one that is not says itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// It goes on, or all begin together.
-    Together,
+    /// It has data.
+    GoesOn,
+    /// It begins with others.
+    Together {
+        /// The beginning that they take part in.
+        token: Token,
+    },
     /// There is a cluster, which awaits it.
     Joins {
         /// The present members, in the words of `--initial-cluster`.
@@ -111,8 +150,24 @@ impl Member {
             heartbeat,
             data: directory.join("data"),
             files: Files::in_directory(&directory.join("tls")),
-            voted: directory.join("voted"),
+            begins: directory.join("begins.json"),
+            met: directory.join("voted"),
             directory,
+        })
+    }
+
+    /// What is wrong where a voter has this node's name, and the node another address: it would not vote,
+    /// and the others would wait for it.
+    pub fn misnamed(settings: &Settings, ourselves: &Address) -> Option<String> {
+        let (herd, name) = (&settings.herd, &settings.repmgr.node_name);
+        let votes = |host: &str| herd.voters.iter().any(|voter| voter.host == host);
+        let is_ours = herd.failover == Failover::Quorum && herd.etcd.endpoints.is_empty();
+        (is_ours && votes(name) && !votes(&ourselves.host)).then(|| {
+            format!(
+                "PGHERD_VOTERS has {name}, and this node is at {}: it does not vote. Set REPMGR_NODE_ADDRESS={name}, \
+                 or have PGHERD_VOTERS say {} on all nodes",
+                ourselves.host, ourselves.host
+            )
         })
     }
 
@@ -131,16 +186,56 @@ impl Member {
         Ok(())
     }
 
-    /// It has never been seen to be part of a majority: what it could have forgotten, nobody knew.
-    /// The others' [`Member::prepare`] wants to know.
-    pub fn is_new(&self) -> bool {
-        !self.voted.exists()
+    /// The voters have never been seen to have a majority while this node had its volume: there can be no
+    /// record of who leads that it does not know of. What its own etcd is has no part in that.
+    pub fn may_found(&self) -> bool {
+        !self.met.exists()
+    }
+
+    /// They have. Never taken back. Costs nothing the second time.
+    pub fn note_met(&self, account: &Account) -> Result<(), FileError> {
+        let text = "The voters have had a majority, and may have a record of who leads.\n";
+        ensure_file(&self.met, text, 0o600, account).map(drop)
+    }
+
+    /// How it begins, for the other voters. None: it has not begun to.
+    pub fn vote(&self) -> Option<Vote> {
+        match (self.kept(), self.has_data()) {
+            (Some(Kept { token: Some(token), voted: false, .. }), _) => {
+                Some(Vote::Begins { token })
+            }
+            (_, true) => Some(Vote::Remembers), // What it joined does, or another version of ours began it.
+            (Some(Kept { nonce, token: None, voted: false, .. }), false) => {
+                Some(Vote::New { nonce })
+            }
+            (Some(_) | None, false) => None,
+        }
     }
 
     /// Its etcd has answered a question that needs a majority. Costs nothing the second time.
     pub fn note_voted(&self, account: &Account) -> Result<(), FileError> {
-        let text = "This voter's etcd has been part of a majority.\n";
-        ensure_file(&self.voted, text, 0o600, account).map(drop)
+        match self.kept() {
+            Some(kept) if !kept.voted => self.keep(&Kept { voted: true, ..kept }, account),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn has_data(&self) -> bool {
+        self.data.join("member/wal").exists()
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        serde_json::from_slice(&fs::read(&self.begins).ok()?).ok()
+    }
+
+    fn keep(&self, kept: &Kept, account: &Account) -> Result<(), FileError> {
+        let text = serde_json::to_string(kept).expect("its keys are texts");
+        ensure_file(&self.begins, text + "\n", 0o600, account).map(drop)
+    }
+
+    /// It listens there: for clients, and for its peers.
+    pub fn ports(&self) -> [u16; 2] {
+        [self.port, self.port + 1]
     }
 
     /// How many have a vote.
@@ -148,9 +243,32 @@ impl Member {
         self.voters.len()
     }
 
-    /// Afterwards its etcd remembers nothing. That it has voted it remembers.
+    /// Afterwards its etcd remembers nothing, and this is another life of its directory. Its etcd does not
+    /// run. Killed at any moment it is either as it was or empty, and what it took part in goes before
+    /// what it remembers, so that it never takes part in that with an empty directory.
     pub fn forget(&self, account: &Account) -> Result<(), FileError> {
-        acting_as(account, || empty_directory(&self.data, &[]))
+        acting_as(account, || {
+            match fs::remove_file(&self.begins) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &self.begins)(error));
+                }
+                _ => sync_directory(&self.directory)?,
+            }
+            match fs::rename(self.data.join("member"), self.data.join(FORGOTTEN)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("move", &self.data)(error));
+                }
+                _ => sync_directory(&self.data)?,
+            }
+            empty_directory(&self.data, &[])
+        })
+    }
+
+    /// A client of this voter's own etcd.
+    pub fn own(&self, settings: &Settings) -> Result<Client, TlsError> {
+        let endpoint = EtcdEndpoint { tls: true, host: "127.0.0.1".to_owned(), port: self.port };
+        let tls = tls::ours(&settings.herd.control_token, &self.cluster)?;
+        Ok(Client::new([endpoint], Some(tls), None))
     }
 
     /// A client of the other voters.
@@ -162,29 +280,59 @@ impl Member {
         Ok(Client::new(endpoints, Some(tls), None))
     }
 
-    /// How it begins. With data, it goes on. Without: it joins the others where they have a majority,
-    /// taking the place of the one that it was before its disk was lost; and if they have none, they
-    /// begin together, given that `others_new` other voters (see [`Member::is_new`]) and itself are a
-    /// majority. Else it waits: ask again.
+    /// How it begins. With data, it goes on. Without: it takes part in the others' beginning if that counts
+    /// for it; or joins them where they have a majority, in the place of the one that it was before its disk
+    /// was lost; or [begins] with those of `votes` that are new (one that is not in it is silent). Else it
+    /// waits: ask again. What it takes part in is on its disk when this returns.
     pub async fn prepare(
         &self,
         others: &Client,
-        others_new: usize,
+        votes: &Votes,
+        patience: bool,
+        account: &Account,
         within: Duration,
     ) -> Result<Beginning, MemberError> {
-        if self.data.join("member/wal").exists() {
-            return Ok(Beginning::Together);
+        if self.has_data() {
+            return Ok(Beginning::GoesOn);
         }
-        let members = match others.members(within).await {
-            Ok(members) => members,
-            Err(error) if !error.is_no_quorum() => return Err(error.into()),
-            Err(_) if (others_new + 1) * 2 > self.voters.len() => return Ok(Beginning::Together),
-            Err(error) => return Err(MemberError::Waits(error)),
+        let mut kept = match self.kept() {
+            Some(Kept { token: Some(token), voted: false, .. }) => {
+                return Ok(Beginning::Together { token });
+            }
+            Some(kept) if !kept.voted => kept,
+            // What it had is gone, whoever took it.
+            Some(_) | None => {
+                acting_as(account, || empty_directory(&self.data, &[]))?;
+                self.another_life(account)?
+            }
+        };
+        let voters = self.voters.iter().filter(|voter| **voter != self.name);
+        let vote_of = |voter: &String| votes.get(voter).cloned().flatten();
+        let votes: Votes = voters.map(|voter| (voter.clone(), vote_of(voter))).collect();
+        let begun = begins(&self.name, &kept.nonce, &votes, patience);
+        let is_another_s = |token: &&Token| {
+            let held = |vote: &Option<Vote>| matches!(vote, Some(Vote::Begins { token: one }) if one == *token);
+            votes.values().any(held)
+        };
+        if let Some(token) = begun.as_ref().filter(is_another_s) {
+            return self.takes_part(kept, token.clone(), account);
+        }
+        let members = match (others.members(within).await, begun) {
+            (Ok(members), _) => members,
+            (Err(error), _) if !error.is_no_quorum() => return Err(error.into()),
+            (Err(_), Some(token)) => return self.takes_part(kept, token, account),
+            (Err(error), None) => return Err(MemberError::Waits(error)),
         };
         let url = self.peer_url(&self.name);
         match members.iter().find(|member| member.peer_urls.contains(&url)) {
-            Some(member) if member.client_urls.is_empty() => {} // It is awaited.
+            // One that was not added in this life of the directory may have acknowledged something in another,
+            // also where it never told its address.
+            Some(member) if kept.added && member.client_urls.is_empty() => {}
             Some(member) => {
+                // They may have begun with this very directory, and not have said so yet: it takes no part in
+                // that any more, or it would come as the one that is removed here (seen: the addition was
+                // refused, because they had only just begun).
+                kept = self.another_life(account)?;
                 others.remove_member(member.id, within).await?;
                 others.add_member(&url, within).await?;
             }
@@ -194,14 +342,33 @@ impl Member {
                 return Err(MemberError::NotAmongThem { name, members });
             }
         }
+        self.keep(&Kept { added: true, ..kept }, account)?;
         let members = self.initial_cluster(&others.members(within).await?);
         Ok(Beginning::Joins { members })
+    }
+
+    /// Afterwards what was begun with this directory does not count for it.
+    fn another_life(&self, account: &Account) -> Result<Kept, FileError> {
+        let kept = Kept { nonce: nonce(), token: None, added: false, voted: false };
+        self.keep(&kept, account)?;
+        Ok(kept)
+    }
+
+    fn takes_part(
+        &self,
+        kept: Kept,
+        token: Token,
+        account: &Account,
+    ) -> Result<Beginning, MemberError> {
+        self.keep(&Kept { token: Some(token.clone()), ..kept }, account)?;
+        Ok(Beginning::Together { token })
     }
 
     /// etcd, in the foreground.
     pub fn program(&self, account: &Account, beginning: &Beginning) -> Program {
         let program =
             Program::new("etcd").account(account).umask(0o077).current_dir(&self.directory);
+        let program = program.reworded(words::for_people);
         self.flags(beginning).into_iter().fold(program, |program, (flag, value)| {
             // One that is also in the environment would be fatal.
             let variable = format!("ETCD_{}", flag.to_uppercase().replace('-', "_"));
@@ -212,13 +379,14 @@ impl Member {
     /// What `program` is told.
     pub fn flags(&self, beginning: &Beginning) -> Vec<(&'static str, String)> {
         let everywhere = listen_host();
-        let (port, peer_port) = (self.port, self.port + 1);
-        let (state, members) = match beginning {
-            Beginning::Together => {
-                let all = self.voters.iter().map(|voter| (voter.as_str(), self.peer_url(voter)));
-                ("new", joined(all))
-            }
-            Beginning::Joins { members } => ("existing", members.clone()),
+        let [port, peer_port] = self.ports();
+        let all = || joined(self.voters.iter().map(|one| (one.as_str(), self.peer_url(one))));
+        let cluster = &self.cluster;
+        let (state, members, token) = match beginning {
+            Beginning::GoesOn => ("new", all(), cluster.clone()), // Its data says otherwise.
+            // Its members are all voters, or half of them could be a majority.
+            Beginning::Together { token } => ("new", all(), format!("{cluster}/{token}")),
+            Beginning::Joins { members } => ("existing", members.clone(), cluster.clone()),
         };
         let Files { authority, certificate, key } = &self.files;
         let [authority, certificate, key] =
@@ -234,7 +402,7 @@ impl Member {
             ("initial-advertise-peer-urls", self.peer_url(&self.name)),
             ("initial-cluster", members),
             ("initial-cluster-state", state.to_owned()),
-            ("initial-cluster-token", self.cluster.clone()),
+            ("initial-cluster-token", token),
             ("trusted-ca-file", authority.clone()),
             ("cert-file", certificate.clone()),
             ("key-file", key.clone()),
@@ -293,72 +461,4 @@ fn listen_host() -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::settings;
-
-    fn member(vars: &[(&str, &str)]) -> Option<Member> {
-        let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let settings = settings::read(vars, |_| unreachable!()).unwrap();
-        let layout = Layout::new(&settings, 17, "/srv/17/docker".into(), false);
-        let ourselves = Address { host: "node2".to_owned(), port: 5432 };
-        Member::of(&settings, &layout, &ourselves)
-    }
-
-    fn flag(member: &Member, beginning: &Beginning, name: &str) -> String {
-        let flags = member.flags(beginning);
-        flags.into_iter().find(|(flag, _)| *flag == name).unwrap().1
-    }
-
-    const VOTERS: (&str, &str) = ("PGHERD_VOTERS", "node3 node1 node2:6000");
-
-    #[test]
-    fn only_a_voter_runs_one_and_only_without_another() {
-        assert!(member(&[VOTERS]).is_some());
-        assert!(member(&[("PGHERD_VOTERS", "node1 node3 node4")]).is_none());
-        assert!(member(&[]).is_none());
-        assert!(member(&[VOTERS, ("PGHERD_ETCD_ENDPOINTS", "etcd")]).is_none());
-        assert!(member(&[VOTERS, ("PGHERD_FAILOVER", "manual")]).is_none());
-    }
-
-    #[test]
-    fn voters_that_begin_together_say_the_same() {
-        let member = member(&[VOTERS, ("PGHERD_ETCD_PORT", "4001")]).unwrap();
-        let together = Beginning::Together;
-        assert_eq!(
-            flag(&member, &together, "initial-cluster"),
-            "node1=https://node1:4002,node2=https://node2:4002,node3=https://node3:4002"
-        );
-        assert_eq!(flag(&member, &together, "initial-cluster-state"), "new");
-        assert_eq!(flag(&member, &together, "advertise-client-urls"), "https://node2:4001");
-        assert_eq!(flag(&member, &together, "data-dir"), "/var/lib/postgresql/pgherd/etcd/data");
-        let joins = Beginning::Joins { members: "x".to_owned() };
-        assert_eq!(flag(&member, &joins, "initial-cluster"), "x");
-        assert_eq!(flag(&member, &joins, "initial-cluster-state"), "existing");
-    }
-
-    #[test]
-    fn an_election_is_over_before_a_lease_is() {
-        for (lease, heartbeat, election) in
-            [("4s", "100", "1000"), ("2s", "50", "500"), ("60s", "250", "2500")]
-        {
-            let member = member(&[VOTERS, ("PGHERD_LEASE", lease)]).unwrap();
-            assert_eq!(flag(&member, &Beginning::Together, "heartbeat-interval"), heartbeat);
-            assert_eq!(flag(&member, &Beginning::Together, "election-timeout"), election);
-        }
-    }
-
-    #[test]
-    fn one_that_was_added_and_not_started_is_known_by_its_address() {
-        let member = member(&[VOTERS]).unwrap();
-        let listed = |name: &str, host: &str| Listed {
-            name: name.to_owned(),
-            peer_urls: vec![format!("https://{host}:2380")],
-            ..Listed::default()
-        };
-        assert_eq!(
-            member.initial_cluster(&[listed("node1", "node1"), listed("", "node2")]),
-            "node1=https://node1:2380,node2=https://node2:2380"
-        );
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@
 use crate::settings::{EtcdSettings, Secret};
 use crate::system::account::Account;
 use crate::system::files::{FileError, ensure_directory, ensure_file};
+use crate::system::tls;
 use hmac::{Hmac, KeyInit, Mac};
 use p256::SecretKey;
 use p256::pkcs8::EncodePrivateKey;
@@ -22,11 +23,9 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
 use sha2::Sha256;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
@@ -127,8 +126,8 @@ pub fn operator_s(etcd: &EtcdSettings) -> Result<Arc<ClientConfig>, TlsError> {
     let shown = match (&etcd.cert_file, &etcd.key_file) {
         (Some(certificate), Some(key)) => {
             let chain = certificates("PGHERD_ETCD_CERT_FILE", certificate)?;
-            let key = PrivateKeyDer::from_pem_slice(&read("PGHERD_ETCD_KEY_FILE", key)?)
-                .map_err(|error| file_error("PGHERD_ETCD_KEY_FILE", key, &error.to_string()))?;
+            let key = tls::private_key(key)
+                .map_err(|cause| file_error("PGHERD_ETCD_KEY_FILE", key, &cause))?;
             Some((chain, key))
         }
         _ => None,
@@ -153,17 +152,7 @@ fn certificates(
     variable: &'static str,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(variable, path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| file_error(variable, path, &error.to_string()))?;
-    match found.is_empty() {
-        true => Err(file_error(variable, path, "there is no certificate in it")),
-        false => Ok(found),
-    }
-}
-
-fn read(variable: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error: io::Error| file_error(variable, path, &error.to_string()))
+    tls::certificates(path).map_err(|cause| file_error(variable, path, &cause))
 }
 
 fn file_error(variable: &'static str, path: &Path, cause: &str) -> TlsError {

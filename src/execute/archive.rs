@@ -1,19 +1,23 @@
 //! What barman's archive spares the primary: a copy of it all, and WAL that it has no more.
 
-use super::standby::{StandbyError, tell_bytes};
+use super::standby::{ARCHIVED_WITHIN, StandbyError, tell_bytes};
 use super::upstream::{PAUSE_MIN, Upstream};
 use super::{Hands, StepError, Teller};
 use crate::barman::{self, Offer};
 use crate::cluster::{History, Lsn, Timeline, wal_file_name};
+use crate::members::{self, Memory};
 use crate::postgres::peer::{As, Peer, Serving};
-use crate::postgres::{Bytes, Session, copy, restore};
+use crate::postgres::{self, Bytes, Missing, Session, copy, restore};
 use crate::system::error::chain;
 use crate::system::wait;
-use std::time::Duration;
-use tracing::{info, warn};
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
 
 /// The postmaster passes a reload on at once, unless the machine is busy.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
+
+/// What a standby that starts may miss; most serve before the first look.
+const LOOKS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the primary says of its WAL.
 struct Wal {
@@ -96,7 +100,7 @@ impl Hands {
             if !archived {
                 let timelines = wal.history.timelines_of_file(lsn, wal.segment_bytes);
                 let oldest = timelines.last().copied().unwrap_or(wal.serving.timeline);
-                let has = wal.peer.has_wal_from(oldest, lsn).await?;
+                let has = wal.peer.has_wal_from(&wal.history, oldest, lsn).await?;
                 return Ok(names.into_iter().next().filter(|_| !has));
             }
             lsn = wal.next_file(lsn);
@@ -121,7 +125,7 @@ impl Hands {
         let health = session.health().await?;
         let wal = self.wal_of_primary().await?;
         let lsn = health.lsn.unwrap_or_default();
-        if !wal.peer.has_wal_from(health.timeline, lsn).await? {
+        if !wal.peer.has_wal_from(&wal.history, health.timeline, lsn).await? {
             let names = wal.names(lsn);
             if self.is_archived(&names).await == Some(false) {
                 let file = names.into_iter().next().unwrap_or_default();
@@ -133,6 +137,68 @@ impl Hands {
         }
         session.close().await;
         Ok(())
+    }
+
+    /// While a standby starts: sees to it that what it misses comes from the archive. A server that has not
+    /// replayed enough takes no connections, and waits for ever. Ends only where nobody has what it misses.
+    pub(super) async fn mind_missing_wal(&self, teller: &Teller) -> StepError {
+        let Hands { settings, layout, postgres: account, .. } = self;
+        if !layout.pgdata.join("standby.signal").exists() {
+            return std::future::pending().await;
+        }
+        let mut stands: Option<(Missing, Instant)> = None;
+        loop {
+            wait::back_off(LOOKS_EVERY).await;
+            let missing = match postgres::first_missing_wal(layout, account).await {
+                Ok(Some(missing)) => missing,
+                Ok(None) => continue,
+                Err(error) => {
+                    debug!("cannot tell what WAL is missing: {}", chain(&error));
+                    continue;
+                }
+            };
+            let file = missing.names.first().cloned().unwrap_or_default();
+            if stands.is_none() {
+                let members = members::everybody(settings, &Memory::read(layout), &self.address);
+                let members = members.iter().map(|(address, _)| address);
+                let asks = barman::write_sources(settings, layout, &self.address, members, account)
+                    .and_then(|()| restore::ask_at_start(&layout.pgdata, account));
+                if let Err(error) = asks {
+                    return error.into();
+                }
+                self.supervisor.reload();
+                info!("the server starts and misses the WAL file {file}: looks into the archive");
+            }
+            let since = match stands.take() {
+                Some((before, since)) if before == missing => since,
+                _ => Instant::now(),
+            };
+            if since.elapsed() > ARCHIVED_WITHIN && self.nobody_has(&missing).await {
+                return StandbyError::NotArchived { file }.into();
+            }
+            teller.tell(|progress| {
+                let misses = format!("the WAL file {file}, which is looked for in barman's archive");
+                progress.waits_for = Some(misses);
+                if since.elapsed() > LOOKS_EVERY {
+                    progress.stands = Some(format!(
+                        "{name} starts and waits for the WAL file {file}, which is looked for in barman's \
+                         archive; pgherd reinit {name} clones it anew instead",
+                        name = settings.repmgr.node_name
+                    ));
+                }
+            });
+            stands = Some((missing, since));
+        }
+    }
+
+    /// It is known that neither the primary nor any archive has it.
+    async fn nobody_has(&self, missing: &Missing) -> bool {
+        if self.is_archived(&missing.names).await != Some(false) {
+            return false;
+        }
+        let Ok(wal) = self.wal_of_primary().await else { return false };
+        let has = wal.peer.has_wal_from(&wal.history, missing.timeline, missing.begin).await;
+        has.is_ok_and(|has| !has)
     }
 
     /// Nothing of ours has the server look into the archive any more.

@@ -1,7 +1,8 @@
 //! Why a plan stopped.
 
 use super::standby::StandbyError;
-use crate::barman::CopyError;
+use crate::barman::{CloudError, CopyError};
+use crate::cluster::{Address, Lsn, Timeline};
 use crate::keeper::LeadError;
 use crate::postgres::peer::PeerError;
 use crate::postgres::{HookError, PostgresError, SqlError, conf::Unsafe};
@@ -10,6 +11,7 @@ use crate::scenario::Step;
 use crate::supervisor::StartError;
 use crate::system::files::FileError;
 use crate::system::wait::GaveUp;
+use std::path::PathBuf;
 
 /// A plan that stopped half-way. Running it again is safe.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,9 @@ pub enum StepError {
     /// A backup that another node has.
     #[error(transparent)]
     Backup(#[from] CopyError),
+    /// barman's tools for S3 failed.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
     /// Settings of the operator's that cannot be lived with, a line each.
     #[error("{}", lines(.0))]
     Unsafe(Vec<Unsafe>),
@@ -76,12 +81,84 @@ pub enum StepError {
         /// Its node's name.
         to: String,
     },
+    /// The one that was to lead is not heard of, so that nobody knows whether it could.
+    #[error("{to} does not answer; nothing has changed (pgherd status shows who does)")]
+    SuccessorSilent {
+        /// Its node's name.
+        to: String,
+    },
+    /// The one that was to lead serves nobody just now, or no more soon.
+    #[error("{to} is stopping or does not serve; nothing has changed (pgherd status shows why)")]
+    SuccessorLeaves {
+        /// Its node's name.
+        to: String,
+    },
     /// The server that was to replay an archive ended.
     #[error(
-        "postgres has ended the recovery, and its last lines say why; if the target was not reached, the \
-         archive ends before it: give an earlier one, or none to have all there is"
+        "postgres has ended the recovery{}, and its last lines say why; if the target was not reached, the \
+         archive ends before it: give an earlier one, or none to have all there is", since(.last)
     )]
-    RecoveryEnded,
+    RecoveryEnded {
+        /// The last commit that is known to have been replayed.
+        last: Option<String>,
+    },
+    /// What there is ends before it.
+    #[error(
+        "{target} was not reached, for nothing in the archive is after it{}: a target up to there will do, or none \
+         to have all there is", since(.last)
+    )]
+    TargetNotReached {
+        /// What was asked for.
+        target: String,
+        /// The last commit that there is.
+        last: Option<String>,
+    },
+    /// What was restored would have a number that another history has.
+    #[error(
+        "what was restored is on timeline {theirs}, and this cluster knows of {ours}: nothing was changed; \
+         bring the backup back on an empty volume (RESTORE_FROM)"
+    )]
+    NotNewer {
+        /// Of what was restored.
+        theirs: Timeline,
+        /// The newest that the cluster knows of.
+        ours: Timeline,
+    },
+    /// While this node was at it, another one went on.
+    #[error(
+        "the node at {address} leads, or has gone on: nothing was changed; this node rejoins it, and what is to \
+         be restored is for that one to restore"
+    )]
+    WentOn {
+        /// Which.
+        address: Address,
+    },
+    /// What an earlier copy replaced takes the place of what this one would replace.
+    #[error(
+        "what an earlier copy replaced is still in {}, inside of a data directory that is a mount point \
+         (PGHERD_KEEP_OLD_DATA): nothing was changed; move it elsewhere first", .old.display()
+    )]
+    StillKept {
+        /// Where.
+        old: PathBuf,
+    },
+    /// What is written does not come to the archive.
+    #[error(
+        "barman receives no WAL, and what was written last would be lost: nothing was changed; see why (barman \
+         check), or give a target up to which it has all (pgherd backups)"
+    )]
+    NothingReceived,
+    /// Everything was asked for, and there is less.
+    #[error(
+        "the archive ends at {end}, and the cluster had up to {had}: nothing was changed; see why barman has \
+         not received the rest (barman check), or say that you want no more: --target-lsn {end}"
+    )]
+    ArchiveEnds {
+        /// Replayed up to here.
+        end: Lsn,
+        /// Where the server was when it stopped.
+        had: Lsn,
+    },
     /// The step needs a server, and none runs.
     #[error("postgres does not run")]
     NoServer,
@@ -89,4 +166,8 @@ pub enum StepError {
 
 fn lines(all: &[Unsafe]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn since(last: &Option<String>) -> String {
+    last.iter().map(|at| format!(" (the last commit that was replayed is of {at})")).collect()
 }

@@ -2,12 +2,13 @@
 
 use super::{Hands, StepError, Teller};
 use crate::cluster::{Address, Lsn, NodeState, Report, Role, Standing, Timeline};
-use crate::keeper::{Claim, LeadError};
+use crate::keeper::{Claim, Keeper, LeadError};
 use crate::lead::{Ask, Candidate, Why, sync};
-use crate::members;
-use crate::postgres::{self, Session};
+use crate::members::{self, Memory};
+use crate::postgres::{self, Session, timelines};
 use crate::service::Shutdown;
 use crate::system::download;
+use crate::system::error::chain;
 use crate::system::wait;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ const RECEIVED_WITHIN: Duration = Duration::from_secs(10);
 const UNANSWERED_MAX: u32 = 2;
 /// While a standby is waited for: whether it is there still.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// One that did not answer.
+const ASK_SOON_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A word to a node in the same network.
 const WORD_AT_MOST: Duration = Duration::from_millis(500);
 
@@ -124,8 +127,19 @@ impl Hands {
             // Between the promotion and the record's word, commits wait.
             session.wait_for_standbys(&[sync::NO_STANDBY]).await?;
         }
+        self.reserve_timelines(&session).await?;
         let timeline = session.promote().await?;
         Ok((session, timeline))
+    }
+
+    /// A promotion that nobody followed has its number for itself.
+    async fn reserve_timelines(&self, session: &Session) -> Result<(), StepError> {
+        let Hands { layout, postgres: account, .. } = self;
+        let health = session.health().await?;
+        let record = self.keeper.as_ref().and_then(|keeper| keeper.now().record);
+        let newest = Memory::read(layout).newest.max(record.map(|record| record.timeline));
+        let newest = newest.unwrap_or(health.timeline);
+        Ok(timelines::reserve(&layout.pgdata, health.timeline, newest, account)?)
     }
 
     /// Afterwards commits are acknowledged: the record says that this server leads on `timeline`.
@@ -135,21 +149,26 @@ impl Hands {
         timeline: Timeline,
     ) -> Result<(), StepError> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
-        loop {
-            match keeper.open(timeline).await {
-                Ok(()) => break,
-                // Whether it was done is found out by the next try.
-                Err(LeadError::Silent(_)) if keeper.now().leads => {
-                    wait::back_off(TRY_AGAIN_AFTER).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        record_opened(keeper, timeline).await?;
         if self.settings.herd.synchronous != crate::cluster::SyncMode::Required {
             session.wait_for_standbys(&[]).await?;
         }
         self.synchronous_now.notify_one();
         Ok(())
+    }
+
+    /// Afterwards the record says that the cluster goes on with what this node was restored to, on
+    /// `timeline`. Our server does not run. Whoever has what was before may not lead any more, and commits
+    /// wait for none of them.
+    pub(super) async fn record_restored(&self, timeline: Timeline) -> Result<(), StepError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let name = &self.settings.repmgr.node_name;
+        let said = |one: crate::lead::Record| one.holder == *name && one.timeline == timeline;
+        // In a life before this one.
+        if keeper.now().record.is_some_and(said) {
+            return Ok(());
+        }
+        record_opened(keeper, timeline).await
     }
 
     /// A server that could not be promoted is stopped and seen to be a standby still; then another may
@@ -158,6 +177,9 @@ impl Hands {
         let Hands { layout, postgres: account, .. } = self;
         let Some(keeper) = &self.keeper else { return };
         self.supervisor.stop_postgres(Shutdown::Immediate).await;
+        if let Err(error) = timelines::forget_reserved(&layout.pgdata, account) {
+            warn!("{}", chain(&error));
+        }
         let control = postgres::control_data(&layout.bin_dir, &layout.pgdata, account).await;
         let newest = postgres::newest_history(&layout.pgdata, account);
         let record = keeper.now().record;
@@ -233,28 +255,34 @@ impl Hands {
         Err(StepError::NotSynchronous { to: to.to_owned() })
     }
 
-    /// It serves, and is not about to stop: asked now, for what was seen last may be seconds old.
+    /// It serves, and is not about to stop: asked now, for what was seen last may be seconds old. Writes go
+    /// on meanwhile, so that an answer that is late on a busy machine may be asked for again.
     async fn refuse_one_that_leaves(&self, to: &str) -> Result<(), StepError> {
-        let address = self.address_of(to);
-        let said = match &address {
-            Some(address) => members::ask_soon(&self.settings, address, WORD_AT_MOST).await,
-            None => None,
-        };
-        match said {
-            Some(Report { name, state, standing: Standing::Serving { .. }, .. })
-                if name == to && state != NodeState::Stopped =>
-            {
-                Ok(())
+        let silent = || StepError::SuccessorSilent { to: to.to_owned() };
+        let address = self.address_of(to).ok_or_else(silent)?;
+        for _ in 0..=UNANSWERED_MAX {
+            match members::ask_soon(&self.settings, &address, WORD_AT_MOST).await {
+                Some(Report { name, state, standing: Standing::Serving { .. }, .. })
+                    if name == to && state != NodeState::Stopped =>
+                {
+                    return Ok(());
+                }
+                Some(_) => return Err(StepError::SuccessorLeaves { to: to.to_owned() }),
+                // One whose port refuses has answered at once, and may be starting.
+                None => wait::back_off(ASK_SOON_AGAIN_AFTER).await,
             }
-            Some(_) | None => Err(StepError::NotSynchronous { to: to.to_owned() }),
         }
+        Err(silent())
     }
 
     /// Where the shutdown's checkpoint begins: nothing but it was written after.
     async fn end_of_shutdown(&self) -> Result<Lsn, StepError> {
         let Hands { layout, postgres: account, .. } = self;
         let control = postgres::control_data(&layout.bin_dir, &layout.pgdata, account).await?;
-        if control.shut_down { Ok(control.lsn) } else { Err(StepError::NotShutDown) }
+        let record = self.keeper.as_ref().and_then(|keeper| keeper.now().record);
+        // Else what was restored is to take its place, and this is not where the cluster ends.
+        let is_ours = record.is_none_or(|record| record.timeline <= control.timeline);
+        if control.shut_down && is_ours { Ok(control.lsn) } else { Err(StepError::NotShutDown) }
     }
 
     /// Our server is down; the record lets `to` lead, or, without one, whoever has everything.
@@ -263,7 +291,7 @@ impl Hands {
         let end = self.end_of_shutdown().await?;
         keeper.release(to.map(str::to_owned), end).await?;
         if let Some(address) = to.and_then(|to| self.address_of(to)) {
-            let node = (address.host.as_str(), self.settings.herd.http_port);
+            let node = members::door(&self.settings, &address);
             // It would look by itself soon.
             let _ = download::ask_soon("POST", node, "/lease/look", None, WORD_AT_MOST).await;
         }
@@ -288,5 +316,18 @@ impl Hands {
     /// See [`Hands::prefer`].
     pub(crate) fn preferred(&self) -> Option<String> {
         self.preferred.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// Whether it was done where no answer came is found out by the next try.
+async fn record_opened(keeper: &Keeper, timeline: Timeline) -> Result<(), StepError> {
+    loop {
+        match keeper.open(timeline).await {
+            Ok(()) => return Ok(()),
+            Err(LeadError::Silent(_)) if keeper.now().leads => {
+                wait::back_off(TRY_AGAIN_AFTER).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::barman;
 use crate::cluster::{Address, NodeId};
 use crate::cron;
 use crate::etcd;
+use crate::hooks::Hooks;
 use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::layout::Layout;
@@ -38,7 +39,7 @@ use std::fs;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info};
 use upstream::Upstream;
 
@@ -80,10 +81,14 @@ pub struct Hands {
     pub supervisor: Arc<Supervisor>,
     /// What happened to this node.
     pub journal: Journal,
+    /// The operator's executables that are told of changes of role.
+    pub hooks: Hooks,
     /// Who leads, by the record that the voters keep. None: nobody keeps one.
     pub keeper: Option<Keeper>,
     /// This node's vote, if it has one.
     pub voter: Option<Arc<etcd::Member>>,
+    /// How that is.
+    pub voting: watch::Sender<etcd::Voting>,
     /// What stops our server where the lease runs out.
     pub guard: Option<Arc<Guard>>,
     /// The other members with data, as they were seen last.
@@ -132,6 +137,8 @@ pub struct Progress {
     pub seconds_left: Option<u64>,
     /// What is waited for.
     pub waits_for: Option<String>,
+    /// It has waited for long, and a person should know.
+    pub stands: Option<String>,
 }
 
 /// Where a step tells how far it is. Display only: nobody waits for it to be read.
@@ -175,6 +182,7 @@ impl Hands {
                     bytes: None,
                     seconds_left: None,
                     waits_for: None,
+                    stands: None,
                 },
             };
             for step in &stage.steps {
@@ -187,6 +195,7 @@ impl Hands {
                     let failed = step.clone();
                     let failed = PlanError { stage: number, scenario, failed, source };
                     if !(step.may_wait() && self.serves_again(plan)) {
+                        self.tidy_up_after(plan).await;
                         return Err(failed);
                     }
                     undone.push(failed);
@@ -245,15 +254,27 @@ impl Hands {
             Step::InitDataDirectory { .. } => {
                 postgres::initdb(settings, layout, account).await?;
             }
-            Step::BringBack { restore, .. } => self.bring_back(restore, teller).await?,
-            Step::Recover { restore, port } => self.recover(restore, *port, teller).await?,
+            Step::BringBack { restore, pgdata } => self.bring_back(restore, pgdata, teller).await?,
+            Step::Recover { restore, port } => {
+                self.recover(restore, layout, *port, teller).await?;
+                let (id, end) = (&restore.backup.id, restore.up_to());
+                self.note_restored(format!("restored from backup {id}, up to {end}"));
+            }
+            Step::RecoverBeside { restore, port } => {
+                self.recover_beside(restore, *port, teller).await?;
+            }
+            Step::ReplaceHistory => self.replace_history().await?,
             Step::BeginArchive => {
                 if let Some(name) = barman::begin_archive(settings, &self.barman, account)? {
                     info!("what was restored is another history: its backups go to {name}");
                 }
             }
             Step::StartPostgres { listen, durability } => {
-                self.start_postgres(*listen, *durability).await?;
+                let started = self.start_postgres(*listen, *durability);
+                tokio::select! {
+                    started = started => started?,
+                    failed = self.mind_missing_wal(teller) => return Err(failed),
+                }
             }
             Step::StopPostgres => {
                 kept.close().await;
@@ -268,13 +289,7 @@ impl Hands {
                 postgres::write_conf(settings, layout, account)?;
                 archive_command::leave_alone_unless_needed(layout, account).await?;
             }
-            Step::CheckServerSettings => {
-                let assignments = postgres::operator_assignments(layout, &self.flags);
-                let refused = postgres::conf::unsafe_settings(settings, &assignments);
-                if !refused.is_empty() {
-                    return Err(StepError::Unsafe(refused));
-                }
-            }
+            Step::CheckServerSettings => self.check_settings(layout)?,
             Step::EnsureSuperuserPassword => {
                 let postgres = &settings.postgres;
                 let session = kept.to(self, "postgres").await?;
@@ -322,6 +337,7 @@ impl Hands {
             Step::AwaitPrimary { patience } => self.await_primary(*patience, teller).await?,
             Step::ClaimIdentity => self.claim_identity().await?,
             Step::DiscardCopy => self.discard_copy().await?,
+            Step::FollowByName => postgres::standby::forget_address(&layout.pgdata, account)?,
             Step::TakeCopy { from } => self.take_copy(*from, teller).await?,
             Step::MoveIn => self.move_in().await?,
             Step::Fence => {
@@ -346,11 +362,19 @@ impl Hands {
                 self.promote().await?;
             }
             Step::AwaitSynchronous { to } => self.await_synchronous(to).await?,
+            Step::AnnounceHandover => self.hooks.announce_handover().await,
             Step::Checkpoint => kept.to(self, "postgres").await?.checkpoint().await?,
             Step::AwaitReceived { to } => self.await_received(to).await?,
             Step::ReleaseLead { to } => self.release_lead(Some(to)).await?,
         }
         Ok(())
+    }
+
+    /// Nothing of the operator's in the data directory of `layout` endangers the cluster.
+    fn check_settings(&self, layout: &Layout) -> Result<(), StepError> {
+        let assignments = postgres::operator_assignments(layout, &self.flags);
+        let refused = postgres::conf::unsafe_settings(&self.settings, &assignments);
+        if refused.is_empty() { Ok(()) } else { Err(StepError::Unsafe(refused)) }
     }
 
     async fn register_primary(&self, session: &Session) -> Result<(), StepError> {

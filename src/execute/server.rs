@@ -2,6 +2,7 @@
 
 use super::{Hands, StepError};
 use crate::keeper::LeadError;
+use crate::layout::Layout;
 use crate::postgres;
 use crate::service::{Durability, Listen};
 use crate::settings::Settings;
@@ -14,19 +15,24 @@ impl Hands {
         listen: Listen,
         durability: Durability,
     ) -> Result<(), StepError> {
-        self.start_postgres_with(listen, durability, &[]).await
+        self.start_postgres_with(&self.layout, listen, durability, &[]).await
     }
 
+    /// On the data directory of `layout`, which may be one [beside](crate::layout::Layout::beside).
     /// `parameters` win over whatever else is set.
     pub(super) async fn start_postgres_with(
         &self,
+        layout: &Layout,
         listen: Listen,
         durability: Durability,
         parameters: &[(&'static str, String)],
     ) -> Result<(), StepError> {
-        let Hands { settings, layout, postgres: account, .. } = self;
+        let Hands { settings, postgres: account, .. } = self;
         postgres::leftovers::ensure_none().await?;
         acting_as(account, || postgres::remove_stale_socket(layout, listen))?;
+        if layout.pgdata.join("standby.signal").exists() {
+            postgres::timelines::forget_reserved(&layout.pgdata, account)?;
+        }
         let limits = postgres::limits(&layout.bin_dir, &layout.pgdata, account).await;
         let mut server =
             postgres::server(layout, account, &self.flags, listen, durability, &limits);

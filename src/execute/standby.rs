@@ -1,12 +1,17 @@
 //! The steps of a node that follows another, and of one that comes back to find itself replaced.
 
+mod error;
+
+pub use error::StandbyError;
+pub(super) use error::Taken;
+
 use super::upstream::{PAUSE_MAX, PAUSE_MIN, Upstream};
 use super::{Hands, StepError, Teller};
-use crate::cluster::{Address, Lsn, NodeId, Role, Timeline};
+use crate::cluster::{History, Lsn, Role, Timeline};
 use crate::layout::Layout;
 use crate::members::{self, AsOf};
 use crate::postgres::peer::{As, Slot};
-use crate::postgres::{self, Bytes, Session, copy, restore, rewind, standby};
+use crate::postgres::{self, Bytes, Session, copy, restore, rewind, standby, timelines};
 use crate::repmgr;
 use crate::service::{Durability, Listen, Shutdown};
 use crate::settings::CloneFrom;
@@ -17,93 +22,6 @@ use crate::system::wait;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// Why a node cannot follow another as it is.
-#[derive(Debug, thiserror::Error)]
-pub enum StandbyError {
-    /// An id or a name belongs to one node.
-    #[error(transparent)]
-    Taken(Box<Taken>),
-    /// Nobody leads any more.
-    #[error("nobody leads just now")]
-    NobodyLeads,
-    /// A person did it meanwhile: what follows is for the node's rules.
-    #[error("this node has been promoted")]
-    Promoted,
-    /// No step has found who leads.
-    #[error("it is not known who leads")]
-    NoUpstream,
-    /// The primary's records do not have itself.
-    #[error("{0} leads, and repmgr's records there do not say so; is it registered?")]
-    NotInRecords(Address),
-    /// What is on our disk goes another way than the primary's history.
-    #[error(
-        "this node has timeline {timeline} up to {lsn}, and the primary's history does not: it went \
-         another way"
-    )]
-    Forked {
-        /// Ours.
-        timeline: Timeline,
-        /// Replayed up to here.
-        lsn: Lsn,
-    },
-    /// The primary does not have what comes next.
-    #[error("the primary has no WAL any more of what comes after {lsn} on timeline {timeline}")]
-    WalGone {
-        /// Ours.
-        timeline: Timeline,
-        /// Replayed up to here.
-        lsn: Lsn,
-    },
-    /// Nor does anybody's barman.
-    #[error("nobody has the WAL file {file} any more, and this node needs it")]
-    NotArchived {
-        /// Its name.
-        file: String,
-    },
-    /// The primary was put back to an earlier state, or was not the one to lead.
-    #[error(
-        "this node has more than the primary has: timeline {timeline} up to {lsn}, and the primary \
-         up to {theirs}; nothing is thrown away for that: if the primary's is what you want, remove \
-         this node's data, else stop the primary and promote this node"
-    )]
-    Ahead {
-        /// Of both.
-        timeline: Timeline,
-        /// Ours.
-        lsn: Lsn,
-        /// The primary's.
-        theirs: Lsn,
-    },
-    /// Our server says neither that it streams nor why not.
-    #[error("nothing was replayed for {} s", .0.as_secs())]
-    Stuck(Duration),
-}
-
-/// Two nodes with one name or id.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "this node, {name} ({id}) at {ours}, has {what} that the node {their_name} ({their_id}) at \
-     {theirs} has in the cluster's records; give it one of its own with REPMGR_NODE_NAME or \
-     REPMGR_NODE_ID, or, if that node is gone for good: repmgr standby unregister \
-     --node-id={their_id} on the primary"
-)]
-pub struct Taken {
-    /// "the name" or "the id".
-    pub what: &'static str,
-    /// Our name.
-    pub name: String,
-    /// Our number.
-    pub id: NodeId,
-    /// Our address.
-    pub ours: Address,
-    /// Whose it is.
-    pub their_name: String,
-    /// Its number.
-    pub their_id: NodeId,
-    /// Where it is.
-    pub theirs: Address,
-}
-
 /// A standby that does not stream is looked into after this long: connecting takes less.
 const STREAMS_AFTER: Duration = Duration::from_secs(5);
 /// What was registered is replayed at once, unless replay is behind.
@@ -113,7 +31,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// From one file to the next. What the primary has no more barman has had time to archive, unless its
 /// node has just come back.
-const ARCHIVED_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const ARCHIVED_WITHIN: Duration = Duration::from_secs(20);
 /// A file of 16 MB or more over a slow link: nothing is replayed before it is there.
 const FETCHED_WITHIN: Duration = Duration::from_secs(15 * 60);
 
@@ -137,21 +55,22 @@ impl Hands {
 
     pub(super) async fn discard_old(&self) -> Result<(), StepError> {
         if !copy::has_old(&self.layout) {
-            return Ok(());
+            return Ok(copy::settled(&self.layout, &self.postgres)?);
         }
         if self.settings.herd.keep_old_data {
             let (layout, account) = (&self.layout, &self.postgres);
             if let Some(kept) = copy::keep_old(layout, account)? {
                 info!("what was replaced is kept in {} (PGHERD_KEEP_OLD_DATA)", kept.display());
             }
-            return Ok(());
+            return Ok(copy::settled(layout, account)?);
         }
         info!("the new copy is good: what it replaced is thrown away");
-        self.on_files(copy::discard_old).await
+        self.on_files(copy::discard_old).await?;
+        Ok(copy::settled(&self.layout, &self.postgres)?)
     }
 
     /// On a thread of its own: it may be much, and the node goes on answering and hearing signals.
-    async fn on_files(
+    pub(super) async fn on_files(
         &self,
         act: fn(&Layout, &Account) -> Result<(), FileError>,
     ) -> Result<(), StepError> {
@@ -165,7 +84,7 @@ impl Hands {
         from: CloneFrom,
         teller: &Teller,
     ) -> Result<(), StepError> {
-        let Hands { settings, layout, postgres: account, .. } = self;
+        let Hands { layout, postgres: account, .. } = self;
         let upstream = self.upstream()?;
         let slot = repmgr::slot_name(self.identity().id);
         // Before the copy begins, so that the primary keeps what is written meanwhile; anew, so that
@@ -186,8 +105,8 @@ impl Hands {
             self.give_up_copy().await;
             return Err(failed);
         }
-        let (clone, name) = (&layout.work.clone, &settings.repmgr.node_name);
-        standby::write_signal_and_conninfo(clone, layout, name, &upstream.address, &slot, account)?;
+        let stream = self.stream(&upstream, &slot).await;
+        standby::write_signal_and_conninfo(&layout.work.clone, layout, &stream, account)?;
         self.on_files(copy::finish_copy).await
     }
 
@@ -246,20 +165,36 @@ impl Hands {
     pub(super) async fn rewind(&self, teller: &Teller) -> Result<(), StepError> {
         let Hands { settings, layout, postgres: account, .. } = self;
         let upstream = self.upstream()?;
+        self.ensure_one_history().await?;
         let bytes = tell_bytes(teller.clone(), "rewound");
         rewind::rewind(settings, layout, account, &upstream.address, &self.output, bytes).await?;
         Ok(())
     }
 
+    /// Timelines that were begun on two nodes which had not heard of each other have one number, and
+    /// Postgres and pg_rewind take them for one: what tells them apart is where they begin.
+    async fn ensure_one_history(&self) -> Result<(), StepError> {
+        let Hands { layout, postgres: account, .. } = self;
+        let timeline = self.peer(As::Repmgr).await?.serving().await?.timeline;
+        let Some(ours) = timelines::history(&layout.pgdata, timeline, account) else {
+            return Ok(());
+        };
+        if self.peer(As::Streaming).await?.history(timeline).await? != ours {
+            return Err(StandbyError::TwoOfOneNumber(timeline).into());
+        }
+        Ok(())
+    }
+
     pub(super) async fn follow_primary(&self, drop_slots: bool) -> Result<(), StepError> {
-        let Hands { settings, layout, postgres: account, .. } = self;
+        let Hands { layout, postgres: account, .. } = self;
         let upstream = self.upstream()?;
+        self.ensure_one_history().await?;
         let slot = repmgr::slot_name(self.identity().id);
-        let name = &settings.repmgr.node_name;
+        let stream = self.stream(&upstream, &slot).await;
         if self.supervisor.listening().is_some() {
             self.ensure_own_slot(&slot).await?;
             let session = self.session("postgres").await?;
-            for statement in standby::primary_conninfo_sql(layout, name, &upstream.address, &slot) {
+            for statement in standby::primary_conninfo_sql(layout, &stream) {
                 session.run("follow the primary", &statement).await?;
             }
             session.close().await;
@@ -268,8 +203,7 @@ impl Hands {
             if drop_slots {
                 standby::drop_slots_on_disk(pgdata, account)?;
             }
-            let upstream = &upstream.address;
-            standby::write_signal_and_conninfo(pgdata, layout, name, upstream, &slot, account)?;
+            standby::write_signal_and_conninfo(pgdata, layout, &stream, account)?;
             rewind::rewound(layout, account)?;
             // After what may not be interrupted: without the slot it follows, only not for as long.
             self.ensure_own_slot(&slot).await?;
@@ -317,9 +251,15 @@ impl Hands {
         wanted: Goal,
         teller: &Teller,
     ) -> Result<(), StepError> {
-        let goal = self.peer(As::Repmgr).await?.serving().await?.lsn;
+        let serving = self.peer(As::Repmgr).await?.serving().await?;
+        let goal = serving.lsn;
         let began = Instant::now();
-        let mut moved = (session.health().await?.lsn, Instant::now());
+        let first = session.health().await?;
+        if first.role == Role::Standby && first.timeline != serving.timeline {
+            // Whoever reads here reads what the cluster has left: that is not waited for.
+            self.refuse_another_way(serving.timeline, first.timeline, first.lsn).await?;
+        }
+        let mut moved = (first.lsn, Instant::now());
         let mut looked = Instant::now();
         loop {
             let health = session.health().await?;
@@ -368,6 +308,34 @@ impl Hands {
         }
     }
 
+    /// A standby that was killed says for a while that it replays an older `timeline` than it has received and
+    /// replayed: its control file names it.
+    fn ensure_on_the_way(
+        &self,
+        history: &History,
+        timeline: Timeline,
+        lsn: Lsn,
+    ) -> Result<(), StepError> {
+        let Hands { layout, postgres: account, .. } = self;
+        let timeline = timeline.max(postgres::newest_received(&layout.pgdata, account));
+        match history.leads_on_from(timeline, lsn) {
+            true => Ok(()),
+            false => Err(StandbyError::Forked { timeline, lsn }.into()),
+        }
+    }
+
+    /// What has been replayed leads to where the primary is.
+    async fn refuse_another_way(
+        &self,
+        theirs: Timeline,
+        timeline: Timeline,
+        lsn: Option<Lsn>,
+    ) -> Result<(), StepError> {
+        let Some(lsn) = lsn else { return Ok(()) };
+        let history = self.peer(As::Streaming).await?.history(theirs).await?;
+        self.ensure_on_the_way(&history, timeline, lsn)
+    }
+
     /// Whether what it replays next, after `lsn`, is still to be expected from the archive, where it
     /// has replayed nothing for so long.
     async fn may_come(&self, lsn: Lsn, stood: Duration) -> Result<bool, StepError> {
@@ -390,13 +358,12 @@ impl Hands {
         if serving.role != Role::Primary {
             return Err(StandbyError::NobodyLeads.into());
         }
-        if !peer.history(serving.timeline).await?.leads_on_from(timeline, lsn) {
-            return Err(StandbyError::Forked { timeline, lsn }.into());
-        }
+        let history = peer.history(serving.timeline).await?;
+        self.ensure_on_the_way(&history, timeline, lsn)?;
         if timeline == serving.timeline && lsn > serving.lsn {
             return Err(StandbyError::Ahead { timeline, lsn, theirs: serving.lsn }.into());
         }
-        if !peer.has_wal_from(timeline, lsn).await? {
+        if !peer.has_wal_from(&history, timeline, lsn).await? {
             return Err(StandbyError::WalGone { timeline, lsn }.into());
         }
         Ok(())

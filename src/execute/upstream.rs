@@ -7,10 +7,13 @@ use crate::cluster::{Address, Answer, NodeId, Sighting, SystemId, Timeline};
 use crate::members::{self, AsOf, Memory};
 use crate::postgres;
 use crate::postgres::peer::{As, Peer, PeerError, Record};
+use crate::postgres::standby::Stream;
 use crate::repmgr;
 use crate::scenario::{Patience, Situation};
 use crate::system::error::chain;
 use crate::system::wait;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -32,10 +35,18 @@ pub(super) const PAUSE_MIN: Duration = Duration::from_millis(100);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// What [`Patience::Short`] is.
 const SHORT: Duration = Duration::from_secs(10);
+/// A name is one that was just connected to. If it takes longer, it is looked up again when it is needed.
+const LOOKED_UP_WITHIN: Duration = Duration::from_secs(1);
 /// A wait is told of again so often.
 const REMIND_EVERY: Duration = Duration::from_secs(30);
 
 impl Hands {
+    /// This node's, of `upstream`.
+    pub(super) async fn stream<'a>(&'a self, upstream: &'a Upstream, slot: &'a str) -> Stream<'a> {
+        let at = only_address(&upstream.address).await;
+        Stream { from: &upstream.address, at, slot, name: &self.settings.repmgr.node_name }
+    }
+
     /// Who leads, as [`Hands::await_primary`] has found.
     pub(super) fn upstream(&self) -> Result<Upstream, StandbyError> {
         let found = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
@@ -262,6 +273,15 @@ fn claimed(
             .and_then(NodeId::next)
             .unwrap_or(NodeId::FIRST)),
     }
+}
+
+/// Of a name, where it is one and the same host's: nobody knows which of several to keep to.
+async fn only_address(address: &Address) -> Option<IpAddr> {
+    let looked_up = tokio::net::lookup_host((address.host.as_str(), address.port));
+    let found = tokio::time::timeout(LOOKED_UP_WITHIN, looked_up).await.ok()?.ok()?;
+    let found: BTreeSet<IpAddr> = found.map(|at| at.ip()).collect();
+    let is_name = address.host.parse::<IpAddr>().is_err();
+    (is_name && found.len() == 1).then(|| found.first().copied()).flatten()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 use super::Connection;
 use super::backup::Jobs;
-use super::token::{Token, said};
+use super::token::{Admitted, Token, said};
 use super::wishes::value;
 use crate::barman::{Archive, Backup, NoBackup, Wal};
 use crate::layout::Layout;
@@ -19,8 +19,8 @@ use crate::system::child::Streamed;
 use crate::system::error::chain;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Path, RawQuery, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use axum::extract::{Extension, FromRef, Path, RawQuery, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
@@ -75,6 +75,12 @@ impl Archived {
     }
 }
 
+impl FromRef<Archived> for Token {
+    fn from_ref(archived: &Archived) -> Self {
+        archived.token.clone()
+    }
+}
+
 pub(super) fn routes(archived: Archived) -> Router {
     let jobs = archived.jobs.clone().map(super::backup::routes).unwrap_or_default();
     Router::new()
@@ -86,13 +92,13 @@ pub(super) fn routes(archived: Archived) -> Router {
 }
 
 async fn wal(
+    _: Admitted,
     State(archived): State<Archived>,
     Extension(connection): Extension<Connection>,
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let turn = admit(&archived, &connection, &headers).await?;
+    let turn = turn(&archived).await?;
     let query = query.as_deref();
     let with_partial = query.is_some_and(|query| query.split('&').any(|part| part == "partial"));
     let of = value(query, "of");
@@ -119,25 +125,24 @@ async fn wal(
 
 /// What there is, as JSON: of this cluster, or of the one of that name.
 async fn backups(
+    _: Admitted,
     State(archived): State<Archived>,
-    Extension(connection): Extension<Connection>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let _turn = admit(&archived, &connection, &headers).await?;
+    let _turn = turn(&archived).await?;
     let cluster = value(query.as_deref(), "cluster").unwrap_or(archived.cluster);
     let archive = archived.archive.clone();
     Ok(Json(blocking(move || archive.all(&cluster)).await).into_response())
 }
 
 async fn backup(
+    _: Admitted,
     State(archived): State<Archived>,
     Extension(connection): Extension<Connection>,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let turn = admit(&archived, &connection, &headers).await?;
+    let turn = turn(&archived).await?;
     let archive = archived.archive.clone();
     let of = value(query.as_deref(), "of");
     let look = move || match id.as_str() {
@@ -172,13 +177,8 @@ async fn backup(
     Ok(response)
 }
 
-/// A place among the streams, for who may have one.
-async fn admit(
-    archived: &Archived,
-    connection: &Connection,
-    headers: &HeaderMap,
-) -> Result<OwnedSemaphorePermit, Response> {
-    archived.token.admit(connection, headers).map_err(|no| *no)?;
+/// A place among the streams.
+async fn turn(archived: &Archived) -> Result<OwnedSemaphorePermit, Response> {
     let turn = timeout(TURN_AT_MOST, Arc::clone(&archived.streams).acquire_owned()).await;
     match turn {
         Ok(turn) => Ok(turn.expect("nobody closes it")),

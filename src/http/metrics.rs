@@ -23,10 +23,11 @@ const STATES: [NodeState; 11] = [
     NodeState::Stopped,
     NodeState::Unreachable,
 ];
-const CLUSTER_STATES: [ClusterState; 4] = [
+const CLUSTER_STATES: [ClusterState; 5] = [
     ClusterState::Provisioning,
     ClusterState::Healthy,
     ClusterState::Degraded,
+    ClusterState::FailingOver,
     ClusterState::Unhealthy,
 ];
 
@@ -145,6 +146,13 @@ impl Page {
         );
         let wal = "Since WAL was written to the archive; also grows where nobody writes.";
         self.some("wal_archive_age_seconds", wal, backups.wal_age_seconds);
+        let Some(copies) = &backups.copies else { return };
+        let age = "Since the newest base backup was complete that is also at BARMAN_CLOUD_URL.";
+        self.some("backup_copy_age_seconds", age, copies.age_seconds);
+        let waiting = "Files of WAL that are not at BARMAN_CLOUD_URL yet.";
+        self.gauge("wal_copies_waiting", waiting, copies.wal_waiting);
+        let ok = "The last copy that was tried did not fail.";
+        self.flag("copies_last_ok", ok, copies.error.is_none());
     }
 
     fn family(&mut self, name: &str, help: &str, kind: &str) {

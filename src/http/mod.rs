@@ -4,8 +4,10 @@
 mod archive;
 mod backup;
 mod dashboard;
+mod door;
 mod events;
 mod metrics;
+mod openapi;
 mod patroni;
 mod probes;
 mod relay;
@@ -13,7 +15,10 @@ mod token;
 mod wishes;
 
 pub use archive::Archived;
+pub use door::Door;
+use door::MayAskAgain;
 pub use metrics::page as metrics_page;
+pub use openapi::document as openapi;
 pub use wishes::Wishes;
 
 #[cfg(test)]
@@ -21,58 +26,51 @@ pub(crate) use wishes::value;
 
 use crate::control::Snapshot;
 use crate::journal::Journal;
-use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
-use axum::serve::Listener;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
+use axum::{Extension, Router};
 use probes::{PATHS, Probe};
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
 
 /// And `HEAD`, which axum answers as it does `GET`.
 const GET_OR_OPTIONS: MethodFilter = MethodFilter::GET.or(MethodFilter::OPTIONS);
 
 type Snapshots = watch::Receiver<Snapshot>;
 
-/// So many may ask at the same time; more wait to be accepted. Load balancers and probes are a few.
-const CONNECTIONS_MAX: usize = 64;
-/// From a connection's first byte to the last of its answer, which is one; whoever is slower holds
-/// the place of another. Copies of WAL and backups have a limit of their own, to each of their pieces.
-const CONNECTION_AT_MOST: Duration = Duration::from_secs(10);
-
 /// One who asks.
 #[derive(Clone, Debug)]
 struct Connection {
     peer: SocketAddr,
-    may_last: Arc<AtomicBool>,
+    marks: Arc<Marks>,
+    /// It came over TLS, and with a certificate that `PGHERD_TLS_CA_FILE`'s authority has signed, or without.
+    certified: Option<bool>,
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+struct Marks {
+    /// The question is there.
+    asked: AtomicBool,
+    may_last: AtomicBool,
 }
 
 impl Connection {
     /// It may take longer than other answers do.
     fn may_last(&self) {
-        self.may_last.store(true, Ordering::Relaxed);
+        self.marks.may_last.store(true, Ordering::Relaxed);
     }
 }
 
 /// Answers until the node ends.
 pub async fn serve(
-    mut listener: TcpListener,
+    door: Door,
     snapshots: Snapshots,
     archived: Option<Archived>,
     wishes: Wishes,
@@ -84,32 +82,7 @@ pub async fn serve(
     let journal = journal.map(events::routes).unwrap_or_default();
     let wishes = wishes::routes(wishes, snapshots.clone());
     let all = routes(snapshots).merge(archive).merge(journal).merge(wishes).merge(dashboard);
-    let service = TowerToHyperService::new(all);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
-        // axum's: it waits a little after an error such as too many open files, and goes on.
-        let (stream, peer) = Listener::accept(&mut listener).await;
-        let connection = Connection { peer, may_last: Arc::default() };
-        let (asked, routes) = (connection.clone(), service.clone());
-        let introduced = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(asked.clone());
-            routes.call(request)
-        });
-        let mut one_answer = http1::Builder::new();
-        let answer =
-            one_answer.keep_alive(false).serve_connection(TokioIo::new(stream), introduced);
-        tokio::spawn(async move {
-            let mut answer = pin!(answer);
-            // Whoever asked may have gone, or is late.
-            if timeout(CONNECTION_AT_MOST, &mut answer).await.is_err()
-                && connection.may_last.load(Ordering::Relaxed)
-            {
-                let _ = answer.await;
-            }
-            drop(place);
-        });
-    }
+    door.answer_all(all).await;
 }
 
 fn routes(snapshots: Snapshots) -> Router {
@@ -153,16 +126,17 @@ fn answered(probe: Probe, seen: &Snapshot, method: &Method, query: Option<&str>)
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
+    let kept = Extension(MayAskAgain);
     match *method {
-        Method::OPTIONS => code.into_response(),
-        _ => (code, Json(patroni::node(seen))).into_response(),
+        Method::OPTIONS => (code, kept).into_response(),
+        _ => (code, kept, Json(patroni::Node::of(seen))).into_response(),
     }
 }
 
 /// Always 200.
 fn about(tell: fn(&Snapshot) -> Value) -> MethodRouter<Snapshots> {
     on(GET_OR_OPTIONS, async move |State(snapshots): State<Snapshots>| {
-        Json(tell(&snapshots.borrow()))
+        Json(tell(&snapshots.borrow().now()))
     })
 }
 

@@ -1,15 +1,14 @@
 //! What the page asks for is asked of the node that can grant it: whoever shows the token to this node
 //! need not reach the others.
 
-use super::token::{Token, said};
+use super::Snapshots;
+use super::token::{Admitted, Token, said};
 use super::wishes::value;
-use super::{Connection, Snapshots};
 use crate::settings::Settings;
 use crate::system::download;
 use axum::Router;
-use axum::extract::{Extension, RawQuery, State};
+use axum::extract::{FromRef, RawQuery, State};
 use axum::http::StatusCode;
-use axum::http::header::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
 use std::time::Duration;
@@ -24,6 +23,12 @@ struct Relay {
     snapshots: Snapshots,
 }
 
+impl FromRef<Relay> for Token {
+    fn from_ref(relay: &Relay) -> Self {
+        relay.token.clone()
+    }
+}
+
 pub(super) fn routes(settings: &Settings, snapshots: Snapshots) -> Router {
     let token = Token::of(settings);
     Router::new().route("/relay/switchover", post(switchover)).with_state(Relay {
@@ -36,14 +41,10 @@ pub(super) fn routes(settings: &Settings, snapshots: Snapshots) -> Router {
 /// Asks whoever leads to hand over. The token is in a header of ours, which no other site's page can
 /// have a browser send, and never in a cookie.
 async fn switchover(
+    _: Admitted,
     State(relay): State<Relay>,
-    Extension(connection): Extension<Connection>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = relay.token.admit(&connection, &headers) {
-        return *refused;
-    }
     let leader = {
         let seen = relay.snapshots.borrow();
         let at = seen.nodes.iter().position(|node| Some(&node.name) == seen.primary.as_ref());
@@ -68,15 +69,17 @@ async fn switchover(
     if value(query.as_deref(), "dry_run").is_some() {
         path.push_str("dry_run=1");
     }
-    let node = (leader.as_str(), relay.settings.herd.http_port);
+    let herd = &relay.settings.herd;
+    let node = download::Node { host: &leader, port: herd.http_port, tls: herd.tls_files() };
     let token = relay.settings.herd.control_token.expose();
     match download::ask_soon("POST", node, &path, Some(token), ANSWER_AT_MOST).await {
         Ok(answer) => {
-            let code = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::BAD_GATEWAY);
+            let code = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
             said(code, answer.text.trim())
         }
-        Err(error) => {
-            said(StatusCode::BAD_GATEWAY, format!("{leader} does not answer this node: {error}"))
-        }
+        Err(error) => said(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{leader} does not answer this node: {error}"),
+        ),
     }
 }

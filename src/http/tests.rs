@@ -1,9 +1,14 @@
+mod fuzz;
+
 use super::*;
-use crate::cluster::{BackupsSeen, BackupsState, Lsn, NodeState, RunningScenario, Timeline};
+use crate::cluster::{
+    BackupsSeen, BackupsState, CopiesSeen, Lsn, NodeState, RunningScenario, Timeline,
+};
 use crate::control::{Disk, Facts, Fork, NodeRole};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 pub(super) const SNAPSHOT: &str = r#"{"cluster": "pgherd", "state": "healthy", "primary": "node1",
     "timeline": 3, "paused": false, "failover": "manual", "warnings": [], "nodes": [{
@@ -154,7 +159,7 @@ fn a_node_is_told_in_patronis_words_and_ours() {
     let running = RunningScenario { stage_title: title.clone(), ..RunningScenario::default() };
     seen.nodes[0].scenario = Some(running);
     (seen.paused, seen.nodes[0].sync) = (true, true);
-    let told = patroni::node(&seen);
+    let told = serde_json::to_value(patroni::Node::of(&seen)).unwrap();
     assert_eq!((&told["role"], &told["state"]), (&"replica".into(), &"cloning".into()));
     assert_eq!(told["xlog"]["replayed_location"], 0x0500_0148);
     assert_eq!((&told["timeline"], &told["pause"]), (&3.into(), &true.into()));
@@ -239,6 +244,14 @@ pub(super) fn rich() -> Snapshot {
         count: 5,
         wal_age_seconds: Some(3),
         state: BackupsState::Ok,
+        copies: Some(CopiesSeen {
+            url: "s3://bucket/path".to_owned(),
+            last: Some("20261120T030001".to_owned()),
+            age_seconds: Some(3600),
+            wal_waiting: 2,
+            wal_wait_seconds: Some(9),
+            error: None,
+        }),
         running_bytes: None,
         warnings: Vec::new(),
     };
@@ -264,7 +277,7 @@ fn a_probe_answers_every_method_that_load_balancers_use() {
         let no_files = |_: &std::path::Path| unreachable!("no variable names a file");
         let settings = crate::settings::read([], no_files).unwrap();
         let wishes = Wishes::new(&settings, None, tokio::sync::mpsc::channel(1).0);
-        tokio::spawn(serve(listener, snapshots, None, wishes, None));
+        tokio::spawn(serve(Door { listener, tls: None }, snapshots, None, wishes, None));
         for method in ["GET", "HEAD", "OPTIONS"] {
             for (path, code) in [
                 ("/", "200"),
@@ -276,11 +289,11 @@ fn a_probe_answers_every_method_that_load_balancers_use() {
                 ("/history", "200"),
             ] {
                 let mut stream = TcpStream::connect(address).await.unwrap();
-                let request = format!("{method} {path} HTTP/1.1\r\nHost: node1\r\n\r\n");
+                let request = format!("{method} {path} HTTP/1.0\r\n\r\n");
                 stream.write_all(request.as_bytes()).await.unwrap();
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).await.unwrap();
-                let expected = format!("HTTP/1.1 {code} ");
+                let expected = format!("HTTP/1.0 {code} ");
                 assert!(answer.starts_with(&expected), "{method} {path}: {answer}");
             }
         }

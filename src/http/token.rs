@@ -3,8 +3,10 @@
 use super::Connection;
 use crate::settings::{Secret, Settings, proof};
 use crate::system::network;
+use axum::extract::{FromRef, FromRequestParts};
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, HeaderMap};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use std::fmt::Display;
@@ -14,6 +16,7 @@ use std::fmt::Display;
 pub(super) struct Token {
     token: Secret,
     neighbours_only: bool,
+    certified_only: bool,
 }
 
 impl Token {
@@ -21,6 +24,7 @@ impl Token {
         Token {
             token: settings.herd.control_token.clone(),
             neighbours_only: settings.herd.control_token_is_published,
+            certified_only: settings.herd.tls.as_ref().is_some_and(|tls| tls.ca_file.is_some()),
         }
     }
 
@@ -30,11 +34,11 @@ impl Token {
     }
 
     /// The request shows it, and comes from where it counts. Else the answer.
-    pub(super) fn admit(
-        &self,
-        connection: &Connection,
-        headers: &HeaderMap,
-    ) -> Result<(), Box<Response>> {
+    fn admit(&self, connection: &Connection, headers: &HeaderMap) -> Result<(), Box<Response>> {
+        if self.certified_only && connection.certified != Some(true) {
+            let reason = "not without a certificate of PGHERD_TLS_CA_FILE's authority";
+            return Err(Box::new(said(StatusCode::FORBIDDEN, reason)));
+        }
         let shown =
             headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         // Blanks at its ends do not travel in a header.
@@ -49,6 +53,27 @@ impl Token {
             return Err(Box::new(said(StatusCode::FORBIDDEN, reason)));
         }
         Ok(())
+    }
+}
+
+/// The request has shown the token, from where it counts: whatever changes something or hands out data
+/// takes one, and nobody can make one without being asked.
+pub(super) struct Admitted(());
+
+impl<S: Send + Sync> FromRequestParts<S> for Admitted
+where
+    Token: FromRef<S>,
+{
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let Some(connection) = parts.extensions.get::<Connection>() else {
+            unreachable!("the door introduces whoever comes in");
+        };
+        match Token::from_ref(state).admit(connection, &parts.headers) {
+            Ok(()) => Ok(Admitted(())),
+            Err(refused) => Err(*refused),
+        }
     }
 }
 

@@ -1,15 +1,14 @@
 //! What people ask of a node: requests to the node's loop, for whoever shows the control token.
 
-use super::token::{Token, said};
-use super::{Connection, Snapshots};
+use super::Snapshots;
+use super::token::{Admitted, Token, said};
 use crate::cluster::{Role, Standing};
 use crate::control::{Asked, Event, Snapshot, Wish};
 use crate::keeper::{AGREED, Agreement, Keeper};
-use crate::settings::Settings;
+use crate::settings::{RestoreSettings, Settings};
 use axum::Router;
-use axum::extract::{Extension, RawQuery, State};
+use axum::extract::{FromRef, RawQuery, State};
 use axum::http::StatusCode;
-use axum::http::header::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on, post};
 use std::time::{Duration, Instant};
@@ -37,6 +36,12 @@ impl Wishes {
     }
 }
 
+impl FromRef<(Wishes, Snapshots)> for Token {
+    fn from_ref((wishes, _): &(Wishes, Snapshots)) -> Self {
+        wishes.token.clone()
+    }
+}
+
 pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {
     Router::new()
         .route("/member", get(member))
@@ -47,6 +52,7 @@ pub(super) fn routes(wishes: Wishes, snapshots: Snapshots) -> Router {
                 .merge(asks(MethodFilter::DELETE, |_, _| Ok(Wish::CancelSwitchover))),
         )
         .route("/member", asks(MethodFilter::DELETE, take_out))
+        .route("/restore", asks(MethodFilter::POST, restore))
         .route("/restart", asks(MethodFilter::POST, |_, _| Ok(Wish::Restart)))
         .route("/reload", asks(MethodFilter::POST, |_, _| Ok(Wish::Reload)))
         .route("/reinitialize", asks(MethodFilter::POST, |_, _| Ok(Wish::Reinitialize)))
@@ -137,23 +143,33 @@ fn unescaped(text: &str) -> String {
 }
 
 /// What is wished for, as a query says it; or what is wrong with that.
-type Read = fn(&Settings, Option<&str>) -> Result<Wish, &'static str>;
+type Read = fn(&Settings, Option<&str>) -> Result<Wish, String>;
 
 /// Whoever shows the token wishes for what `read` makes of the query.
 fn asks(method: MethodFilter, read: Read) -> MethodRouter<(Wishes, Snapshots)> {
-    let asked = async move |State((wishes, _)): State<(Wishes, Snapshots)>,
-                            Extension(connection): Extension<Connection>,
+    let asked = async move |admitted: Admitted,
+                            State((wishes, _)): State<(Wishes, Snapshots)>,
                             RawQuery(query): RawQuery,
-                            headers: HeaderMap| {
-        match read(&wishes.settings, query.as_deref()) {
-            Ok(wish) => wishes.ask(&connection, &headers, wish).await,
+                            body: String| {
+        match is_empty(&body).and_then(|()| read(&wishes.settings, query.as_deref())) {
+            Ok(wish) => wishes.ask(admitted, wish).await,
             Err(why) => said(StatusCode::BAD_REQUEST, why),
         }
     };
     on(method, asked)
 }
 
-fn switchover(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
+/// Whoever says in a body to whom, or when, would have something else done than what was wished for.
+fn is_empty(body: &str) -> Result<(), String> {
+    match body.trim() {
+        "" | "{}" | "null" => Ok(()),
+        _ => Err("what is wished for stands in the query, as in POST /switchover?to=NODE (pgherd openapi): \
+                  a body is not read"
+            .to_owned()),
+    }
+}
+
+fn switchover(_: &Settings, query: Option<&str>) -> Result<Wish, String> {
     let at = value(query, "at").map(|at| at.parse()).transpose();
     Ok(Wish::Switchover {
         to: value(query, "to"),
@@ -162,16 +178,24 @@ fn switchover(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
     })
 }
 
-fn take_out(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
+fn restore(settings: &Settings, query: Option<&str>) -> Result<Wish, String> {
+    let said = |name: &str| value(query, name);
+    let herd = &settings.herd;
+    let asked = RestoreSettings::wished(said, &herd.cluster, &herd.control_token)?;
+    let dry_run = value(query, "dry_run").is_some();
+    Ok(Wish::Restore { asked: Box::new(asked), found: None, dry_run })
+}
+
+fn take_out(_: &Settings, query: Option<&str>) -> Result<Wish, String> {
     let node = value(query, "node").ok_or("node: its name")?;
     Ok(Wish::TakeOut { node })
 }
 
-fn pause(_: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
+fn pause(_: &Settings, query: Option<&str>) -> Result<Wish, String> {
     Ok(Wish::Pause(is_on(query)?))
 }
 
-fn maintenance(settings: &Settings, query: Option<&str>) -> Result<Wish, &'static str> {
+fn maintenance(settings: &Settings, query: Option<&str>) -> Result<Wish, String> {
     Ok(Wish::Maintenance {
         node: value(query, "node").unwrap_or_else(|| settings.repmgr.node_name.clone()),
         on: is_on(query)?,
@@ -180,20 +204,17 @@ fn maintenance(settings: &Settings, query: Option<&str>) -> Result<Wish, &'stati
 }
 
 /// It is on where nothing else is said.
-fn is_on(query: Option<&str>) -> Result<bool, &'static str> {
+fn is_on(query: Option<&str>) -> Result<bool, String> {
     match value(query, "on").as_deref() {
         None | Some("true") => Ok(true),
         Some("false") => Ok(false),
-        Some(_) => Err("on: true or false"),
+        Some(_) => Err("on: true or false".to_owned()),
     }
 }
 
 impl Wishes {
     /// What becomes of it, for whoever shows the token.
-    async fn ask(&self, connection: &Connection, headers: &HeaderMap, wish: Wish) -> Response {
-        if let Err(refused) = self.token.admit(connection, headers) {
-            return *refused;
-        }
+    async fn ask(&self, _: Admitted, wish: Wish) -> Response {
         let (reply, granted) = oneshot::channel();
         let _ = self.sender.send(Event::Asked(Asked { wish, reply })).await; // Then there is no answer.
         match timeout(GRANTED_WITHIN, granted).await {
@@ -212,21 +233,17 @@ const GRANTED_WITHIN: Duration = Duration::from_millis(3500);
 /// A former primary that waits for silent members is told that they are gone; a standby that nobody
 /// leads is to lead.
 async fn failover(
+    admitted: Admitted,
     State((wishes, snapshots)): State<(Wishes, Snapshots)>,
-    Extension(connection): Extension<Connection>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = wishes.token.admit(&connection, &headers) {
-        return *refused;
-    }
     let allow_data_loss = value(query.as_deref(), "allow_data_loss").is_some();
     let serves = {
         let snapshot = snapshots.borrow();
         snapshot.report.as_ref().is_some_and(|one| matches!(one.standing, Standing::Serving { .. }))
     };
     if serves && wishes.keeper.is_some() {
-        return wishes.ask(&connection, &headers, Wish::Failover { allow_data_loss }).await;
+        return wishes.ask(admitted, Wish::Failover { allow_data_loss }).await;
     }
     let waits = {
         let snapshot = snapshots.borrow();

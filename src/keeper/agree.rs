@@ -3,8 +3,8 @@
 use crate::cluster::Address;
 use crate::settings::{Settings, proof};
 use crate::system::download::{self, Said};
+use crate::system::nonce::nonce;
 use futures_util::future::join_all;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a member is asked to agree to, as it stands in a request to its HTTP port.
@@ -50,9 +50,7 @@ fn mac(settings: &Settings, nonce: &str, instance: &str, epoch: u64) -> String {
 
 /// What is asked of a member, and the nonce that its answer must be about.
 pub(super) fn agreement_path(settings: &Settings, instance: &str, epoch: u64) -> (String, String) {
-    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-    let nonce = format!("{now:x}-{:x}", QUESTIONS.fetch_add(1, Ordering::Relaxed));
+    let nonce = nonce();
     let mac = mac(settings, &nonce, instance, epoch);
     let path = format!("/lease/agree?instance={instance}&epoch={epoch}&nonce={nonce}&mac={mac}");
     (path, nonce)
@@ -68,7 +66,11 @@ pub(super) async fn ask_all(
 ) -> Result<(), Vec<String>> {
     let asked = members.iter().map(async |(name, address)| {
         let (path, nonce) = agreement_path(settings, instance, epoch);
-        let node = (address.host.as_str(), settings.herd.http_port);
+        let node = download::Node {
+            host: &address.host,
+            port: settings.herd.http_port,
+            tls: settings.herd.tls_files(),
+        };
         let said = download::ask_soon("POST", node, &path, None, at_most).await;
         let right = proof(&settings.herd.control_token, &nonce, AGREED);
         let agrees = matches!(

@@ -119,6 +119,7 @@ pub(crate) enum Order {
     Desire(Desire, oneshot::Sender<Result<(), LeadError>>),
     Agree { holder: String, epoch: u64, reply: oneshot::Sender<Result<(), Why>> },
     Members(Vec<(String, Address)>),
+    LetGo,
     Look,
 }
 
@@ -226,6 +227,11 @@ impl Keeper {
     /// Who has data, by name and address: they are asked where etcd is silent.
     pub fn tell_members(&self, members: Vec<(String, Address)>) {
         let _ = self.orders.try_send(Order::Members(members)); // Told again soon.
+    }
+
+    /// Our server does not run, and will not for long. The lease ends by itself, and another may lead.
+    pub fn let_go(&self) {
+        let _ = self.orders.try_send(Order::LetGo); // Said again soon.
     }
 
     /// Something has changed that is worth a look.

@@ -7,7 +7,7 @@ use super::flight::{self, Keys, Landed};
 use super::{Claim, LeadError, Order, Seen};
 use crate::cluster::{Address, Role, SystemId, Timeline};
 use crate::etcd::{self, Expected};
-use crate::lead::{self, Change, Desire, Hold, Record, Us, View, lease};
+use crate::lead::{self, Ask, Change, Desire, Hold, Record, Us, View, lease};
 use crate::settings::Settings;
 use crate::system::clock;
 use crate::system::guard::Guard;
@@ -26,6 +26,9 @@ type Asked = (Duration, Result<(), Vec<String>>);
 
 /// At least so often is looked, however long the lease.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two looks, whoever says that there is something to be seen.
+const LOOK_SOONEST_AFTER: Duration = Duration::from_millis(20);
 
 pub(super) struct Task {
     settings: Settings,
@@ -55,6 +58,8 @@ pub(super) struct Task {
     founds: Option<(SystemId, Timeline)>,
     /// A change of ours has no answer: the record is read before the next.
     read_first: bool,
+    /// Somebody says that the record has changed.
+    look_now: bool,
     looked_at: Duration,
     flight: Option<BoxFuture<'static, Landed>>,
     asking: Option<BoxFuture<'static, Asked>>,
@@ -88,6 +93,7 @@ impl Task {
             first_read,
             founds: None,
             read_first: false,
+            look_now: true,
             looked_at: Duration::ZERO,
             flight: None,
             asking: None,
@@ -96,12 +102,11 @@ impl Task {
 
     /// Until nobody can ask any more.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        let mut look_now = true;
         loop {
             let now = clock::since_boot();
             self.mind_the_time(now);
             if self.flight.is_none() {
-                self.take_off(now, std::mem::take(&mut look_now));
+                self.take_off(now);
             }
             self.ask_the_others(now);
             self.publish(now);
@@ -109,7 +114,6 @@ impl Task {
             tokio::select! {
                 order = orders.recv() => match order {
                     None => return,
-                    Some(Order::Look) => look_now = true,
                     Some(order) => self.ordered(order),
                 },
                 landed = of(&mut self.flight) => {
@@ -148,7 +152,12 @@ impl Task {
                 let _ = reply.send(self.agree(&holder, epoch)); // It has gone.
             }
             Order::Members(members) => self.members = members,
-            Order::Look => {}
+            Order::LetGo => {
+                if self.hold.is_some() || self.founds.is_some() {
+                    self.lose(clock::since_boot(), "it cannot serve");
+                }
+            }
+            Order::Look => self.look_now = true,
         }
     }
 
@@ -172,8 +181,9 @@ impl Task {
         }
     }
 
-    /// The next question, if one is due.
-    fn take_off(&mut self, now: Duration, look_now: bool) {
+    /// The next question, if one is due. Anybody may have us look (`POST /lease/look`): what keeps the lead,
+    /// changes or takes it goes first, or a stranger could let our lease run out.
+    fn take_off(&mut self, now: Duration) {
         if let Some((desire, reply)) = self.waiting.pop_front() {
             self.reply = Some(reply);
             let asked =
@@ -181,7 +191,7 @@ impl Task {
             self.flight = Some(asked.boxed());
             return;
         }
-        if self.read_first || look_now {
+        if self.read_first || self.looked_at.is_zero() {
             return self.look(now);
         }
         if let Some(hold) = &self.hold {
@@ -219,7 +229,10 @@ impl Task {
             let lease = self.view.record().map_or(self.us.lease, Record::lease);
             lease::look_every(lease).min(LOOK_AT_LEAST_EVERY)
         };
-        self.looked_at + every
+        match self.look_now {
+            true => self.looked_at + LOOK_SOONEST_AFTER,
+            false => self.looked_at + every,
+        }
     }
 
     fn next_at(&self, now: Duration) -> Duration {
@@ -241,7 +254,7 @@ impl Task {
     }
 
     fn look(&mut self, now: Duration) {
-        self.looked_at = now;
+        (self.looked_at, self.look_now) = (now, false);
         self.flight =
             Some(flight::look(self.client.clone(), self.keys.clone(), self.within()).boxed());
     }
@@ -295,6 +308,9 @@ impl Task {
                 (None, Role::Primary) if self.first_read.is_some() => Err(LeadError::Founds),
                 (None, _) => Err(LeadError::Silent(self.why_silent())),
                 (Some(_), Role::Primary) => Ok(Record::found(&self.us, *system, *timeline)),
+                (Some(_), Role::Standby) if *ask == (Ask::Person { allow_data_loss: true }) => {
+                    Ok(Record::found(&self.us, *system, *timeline).not_opened())
+                }
                 (Some(_), Role::Standby) => Err(LeadError::Why(lead::Why::NoRecord)),
             };
         };

@@ -90,6 +90,14 @@ impl Record {
         }
     }
 
+    /// The same by a standby: nothing is acknowledged before it was promoted and [`opened`].
+    ///
+    /// [`opened`]: Record::opened
+    pub fn not_opened(self) -> Self {
+        let before = Before { holder: self.holder.clone(), address: self.address.clone() };
+        Record { promoting: Some(before), ..self }
+    }
+
     /// Ours from now on, as [`super::may_take`] allowed. The sync set stays what it was: those in it
     /// are complete as long as nothing more is acknowledged, which is until it was [`opened`].
     ///

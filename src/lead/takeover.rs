@@ -113,7 +113,7 @@ fn is_able(us: &Candidate, record: &Record, desired: &Desired, ask: Ask) -> Resu
     if ask != Ask::ByRule {
         return Ok(());
     }
-    if desired.paused {
+    if desired.paused && !is_released_to(us, record) {
         return Err(Why::Paused { us: name() });
     }
     // Who leads goes on leading, whatever it would be chosen for.
@@ -127,6 +127,15 @@ fn is_able(us: &Candidate, record: &Record, desired: &Desired, ask: Ask) -> Resu
         return Err(Why::InMaintenance { us: name() });
     }
     Ok(())
+}
+
+/// While paused nobody takes it from a primary that is lost. What a person has had a primary give, in order,
+/// whoever was named takes, and the one that gave it may have it back.
+fn is_released_to(us: &Candidate, record: &Record) -> bool {
+    record
+        .released
+        .as_ref()
+        .is_some_and(|released| released.to.as_ref() == Some(&us.name) || record.holder == us.name)
 }
 
 /// Nobody else writes, and it is nobody else's turn.

@@ -174,6 +174,24 @@ fn what_people_want_is_minded_and_overruled_by_people_only() {
 }
 
 #[test]
+fn while_paused_only_what_was_handed_over_is_taken() {
+    let paused = Desired { paused: true, ..Desired::default() };
+    let ask = |us: &Candidate, record: &Record| {
+        let now = seconds(8);
+        may_take(us, &view(record, now), &paused, &[], Ask::ByRule, now)
+    };
+    let node1 = Candidate { role: Role::Primary, ..standby("node1", 1) };
+    let (node2, node3) = (standby("node2", 2), standby("node3", 3));
+    let released = record().released(Some("node2"), Lsn(100));
+    assert_eq!(ask(&node2, &released), Ok(Taking::Promote), "it was named");
+    assert!(ask(&node1, &released).is_ok(), "it may have it back");
+    assert!(matches!(ask(&node3, &released), Err(Why::Paused { .. })));
+    for us in [&node1, &node2] {
+        assert!(matches!(ask(us, &record()), Err(Why::Paused { .. })), "a lost one stays lost");
+    }
+}
+
+#[test]
 fn where_nothing_is_synchronous_whoever_has_most_leads() {
     let off = Record { synchronous: SyncMode::Off, ..record().with_sync(names(&[])) };
     let (node2, node3) = (standby("node2", 2), standby("node3", 3));

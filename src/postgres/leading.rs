@@ -72,6 +72,16 @@ impl Session {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
+    /// Whether whoever has `slot` gets what is written as it is written.
+    pub async fn streams_to(&self, slot: &str) -> Result<bool, SqlError> {
+        let query = format!(
+            "SELECT EXISTS (SELECT FROM pg_replication_slots JOIN pg_stat_replication ON pid = active_pid \
+             WHERE slot_name = {} AND state = 'streaming')",
+            literal(slot)
+        );
+        self.is_true("ask who receives its WAL", &query).await
+    }
+
     /// Whether this server recovers no further, because it has come to where it was asked to.
     pub async fn is_replay_paused(&self) -> Result<bool, SqlError> {
         // Without the second a server that has just been promoted would say that it does not recover.

@@ -20,22 +20,24 @@ use std::path::Path;
 /// the command leaves out.
 const OF_A_STANDBY: &str = "pgherd wal fetch --following %f %p";
 /// For `pg_rewind`, which wants just what the histories do not have in common.
-const OF_A_REWIND: &str = "pgherd wal fetch %f %p";
+const OF_A_REWIND: &str = "pgherd wal fetch --rewinding %f %p";
+/// One of a rewind that was killed, or of the source at that moment, is no less to be removed.
+const OURS: [&str; 2] = [OF_A_STANDBY, OF_A_REWIND];
 const NAME: &str = "restore_command";
 
 /// Afterwards a server that is started on `directory` looks into the archive, too. No server runs
 /// on it.
 pub fn ask_at_start(directory: &Path, account: &Account) -> Result<(), FileError> {
     match in_force(directory, account) {
-        Some(theirs) if theirs != OF_A_STANDBY => Ok(()),
-        _ => write(directory, account, OF_A_STANDBY, true),
+        Some(theirs) if !is_ours(&theirs) => Ok(()),
+        _ => write(directory, account, Some(OF_A_STANDBY)),
     }
 }
 
 /// Afterwards a server that is started on `directory` looks into no archive, but for the
 /// operator's. No server runs on it.
 pub fn leave_alone_at_start(directory: &Path, account: &Account) -> Result<(), FileError> {
-    write(directory, account, OF_A_STANDBY, false)
+    write(directory, account, None)
 }
 
 /// The same for the data directory, unless what is in it is a copy that has not replayed enough
@@ -55,14 +57,9 @@ pub async fn leave_alone_unless_needed(
 pub(super) fn lend_to_rewind(layout: &Layout, account: &Account) -> Result<bool, FileError> {
     let lends = in_force(&layout.pgdata, account).is_none();
     if lends {
-        write(&layout.pgdata, account, OF_A_REWIND, true)?;
+        write(&layout.pgdata, account, Some(OF_A_REWIND))?;
     }
     Ok(lends)
-}
-
-/// Afterwards what was lent is gone.
-pub(super) fn take_back_from_rewind(layout: &Layout, account: &Account) -> Result<(), FileError> {
-    write(&layout.pgdata, account, OF_A_REWIND, false)
 }
 
 /// Whether the running server has an archive to look into, ours or the operator's.
@@ -73,7 +70,8 @@ pub async fn asks_an_archive(session: &Session) -> Result<bool, SqlError> {
 
 /// Whether it is ours that the running server has.
 pub async fn asks_ours(session: &Session) -> Result<bool, SqlError> {
-    let sql = format!("SELECT current_setting('{NAME}') = {}", literal(OF_A_STANDBY));
+    let ours = OURS.map(literal).join(", ");
+    let sql = format!("SELECT current_setting('{NAME}') IN ({ours})");
     session.is_true("read restore_command", &sql).await
 }
 
@@ -111,21 +109,25 @@ fn in_force(directory: &Path, account: &Account) -> Option<String> {
 
 fn is_ours_in(directory: &Path, account: &Account) -> bool {
     let text = acting_as(account, || fs::read(directory.join(AUTO_CONF))).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().any(|line| assigns(line, OF_A_STANDBY))
+    String::from_utf8_lossy(&text).lines().any(assigns_ours)
 }
 
-fn assigns(line: &str, command: &str) -> bool {
-    conf::assignment(line).is_some_and(|(name, value)| name == NAME && value == command)
+fn is_ours(command: &str) -> bool {
+    OURS.contains(&command)
 }
 
-/// Afterwards `ALTER SYSTEM`'s file in `directory` has `command` or has it not.
-fn write(directory: &Path, account: &Account, command: &str, has: bool) -> Result<(), FileError> {
+fn assigns_ours(line: &str) -> bool {
+    conf::assignment(line).is_some_and(|(name, value)| name == NAME && is_ours(&value))
+}
+
+/// Afterwards `ALTER SYSTEM`'s file in `directory` has `command` of ours, and no other of ours.
+fn write(directory: &Path, account: &Account, command: Option<&str>) -> Result<(), FileError> {
     let auto_conf = directory.join(AUTO_CONF);
     let present = match acting_as(account, || fs::read(&auto_conf)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         read => read.map_err(failed("read", &auto_conf))?,
     };
-    let wanted = with(&present, command, has);
+    let wanted = with(&present, command);
     if wanted == present {
         return Ok(()); // Also where it is not there.
     }
@@ -133,11 +135,11 @@ fn write(directory: &Path, account: &Account, command: &str, has: bool) -> Resul
 }
 
 /// Bytes, because nothing says how the others' values are encoded.
-fn with(present: &[u8], command: &str, has: bool) -> Vec<u8> {
-    let is_it = |line: &[u8]| assigns(&String::from_utf8_lossy(line), command);
-    let kept = present.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_it(line));
+fn with(present: &[u8], command: Option<&str>) -> Vec<u8> {
+    let is_ours = |line: &[u8]| assigns_ours(&String::from_utf8_lossy(line));
+    let kept = present.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_ours(line));
     let mut text = kept.collect::<Vec<_>>().concat();
-    if has {
+    if let Some(command) = command {
         if !text.is_empty() && !text.ends_with(b"\n") {
             text.push(b'\n');
         }
@@ -153,15 +155,21 @@ mod tests {
     #[test]
     fn only_our_own_command_comes_and_goes() {
         let theirs = b"x.y = '\xfc'\nrestore_command = 'cp /a/%f %p'\n".as_slice();
-        let with_ours = with(theirs, OF_A_STANDBY, true);
+        let with_ours = with(theirs, Some(OF_A_STANDBY));
         let expected = [theirs, b"restore_command = 'pgherd wal fetch --following %f %p'\n"];
         assert_eq!(with_ours, expected.concat());
-        assert_eq!(with(&with_ours, OF_A_STANDBY, true), with_ours);
-        assert_eq!(with(&with_ours, OF_A_STANDBY, false), theirs);
-        assert_eq!(with(theirs, OF_A_STANDBY, false), theirs);
+        assert_eq!(with(&with_ours, Some(OF_A_STANDBY)), with_ours);
+        assert_eq!(with(&with_ours, None), theirs);
+        assert_eq!(with(theirs, None), theirs);
         let documented = b"restore_command = 'pgherd wal fetch %f %p'\n";
-        assert_eq!(with(documented, OF_A_STANDBY, false), documented, "an operator's");
-        assert_eq!(with(b"a = 1", OF_A_REWIND, true), [b"a = 1\n".as_slice(), documented].concat());
+        assert_eq!(with(documented, None), documented, "an operator's");
+        let of_a_rewind = with(b"a = 1", Some(OF_A_REWIND));
+        assert_eq!(of_a_rewind, b"a = 1\nrestore_command = 'pgherd wal fetch --rewinding %f %p'\n");
+        assert_eq!(
+            with(&of_a_rewind, None),
+            b"a = 1\n",
+            "a rewind that found nothing to do left it"
+        );
     }
 
     #[test]

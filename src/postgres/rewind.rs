@@ -1,6 +1,7 @@
 //! `pg_rewind`: a former primary's data directory becomes one that can follow its successor, by
 //! copying what has changed since their ways parted.
 
+use super::missing::first_missing_wal;
 use super::peer::{As, Peer};
 use super::progress::{self, Bytes};
 use super::{PostgresError, as_postgres, conninfo, control_data, recorded_postmaster, restore};
@@ -79,7 +80,7 @@ pub async fn rewind(
         .arg("--target-pgdata")
         .arg(&layout.pgdata)
         .arg("--source-server")
-        .arg(conninfo::streaming(layout, source, "pg_rewind"))
+        .arg(conninfo::streaming(layout, source, None, "pg_rewind"))
         // A directory that is not shut down now is not what it was taken for. WAL that is not there
         // any more is fetched.
         .args(["--no-ensure-shutdown", "--restore-target-wal", "--progress"])
@@ -104,7 +105,7 @@ pub async fn rewind(
     let ran = program.run_with(Tag::from("pg_rewind"), output, REWIND_AT_MOST, takes).await;
     if ran.is_err() && lent {
         // Nothing may have changed, and then this is what is left of it. Before the marker goes.
-        restore::take_back_from_rewind(layout, account)?;
+        restore::leave_alone_at_start(&layout.pgdata, account)?;
     }
     // Only its own failure: whoever killed it may have done so before its words were read.
     if matches!(&ran, Err(ProgramError::Failed { status, .. }) if status.code() == Some(1))
@@ -113,29 +114,14 @@ pub async fn rewind(
         rewound(layout, account)?;
     }
     ran?;
-    restore::leave_alone_at_start(&layout.pgdata, account)?; // The source's, if it had one.
-    if !acting_as(account, || has_what_it_replays(&layout.pgdata)) {
+    // What was lent, if there was nothing to rewind; or else the source's, if it had one.
+    restore::leave_alone_at_start(&layout.pgdata, account)?;
+    // pg_rewind copies the WAL that the source has, and from 17 on leaves the target's of before the fork:
+    // what lies between the two may be in the archive only.
+    if first_missing_wal(layout, account).await?.is_some() {
         restore::ask_at_start(&layout.pgdata, account)?;
     }
     Ok(())
-}
-
-/// Whether the WAL that the directory's `backup_label` begins with is in it. What follows is, too:
-/// pg_rewind has copied all that the source has, and that has no gap.
-fn has_what_it_replays(pgdata: &Path) -> bool {
-    let label = fs::read_to_string(pgdata.join("backup_label")).unwrap_or_default();
-    let Some(wanted) = first_wal_file(&label) else { return true }; // Nothing was to be rewound.
-    let files = fs::read_dir(pgdata.join("pg_wal")).into_iter().flatten().flatten();
-    files.filter_map(|file| file.file_name().into_string().ok()).any(|name| {
-        // A later timeline's has the same beginning.
-        name.len() == 24 && name.get(8..) == wanted.get(8..) && name.get(..8) >= wanted.get(..8)
-    })
-}
-
-/// `START WAL LOCATION: 0/9000028 (file 000000010000000000000009)`.
-fn first_wal_file(backup_label: &str) -> Option<&str> {
-    let line = backup_label.lines().find(|line| line.starts_with("START WAL LOCATION: "))?;
-    line.split_once("(file ")?.1.strip_suffix(')')
 }
 
 /// What pg_rewind of 15 to 18 says, with `--progress`, when it has compared everything: the next
@@ -193,27 +179,4 @@ pub fn rewound(layout: &Layout, account: &Account) -> Result<(), FileError> {
         Err(error) => Err(failed("remove", &marker)(error)),
         Ok(()) => sync_directory(&layout.state_dir),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_replayed_first_stands_in_the_label() {
-        let label = "START WAL LOCATION: 0/9000028 (file 000000010000000000000009)\n\
-            CHECKPOINT LOCATION: 0/9000060\nBACKUP METHOD: pg_rewind\n";
-        assert_eq!(first_wal_file(label), Some("000000010000000000000009"));
-        let dir = std::env::temp_dir().join(format!("pgherd-label-{}", std::process::id()));
-        fs::create_dir_all(dir.join("pg_wal")).unwrap();
-        assert!(has_what_it_replays(&dir), "there is no label");
-        fs::write(dir.join("backup_label"), label).unwrap();
-        let has = |name: &str| {
-            fs::write(dir.join("pg_wal").join(name), "").unwrap();
-            has_what_it_replays(&dir)
-        };
-        assert!(!has("00000002.history") && !has("00000001000000000000000A"));
-        assert!(has("000000020000000000000009"));
-        fs::remove_dir_all(&dir).unwrap();
-    }
 }

@@ -9,7 +9,8 @@ use crate::system::account::Account;
 use crate::system::files::{self, FileError, acting_as, ensure_file, failed, sync_directory};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 /// The server writes what `ALTER SYSTEM` sets into this file, `repmgr standby follow` too, and it
 /// is read last.
@@ -17,23 +18,30 @@ pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
 const CONNINFO: &str = "primary_conninfo";
 const SLOT: &str = "primary_slot_name";
 
-/// Afterwards a server started on `directory` is a standby that streams from `upstream`'s `slot`
-/// and is called `name` there. What else `ALTER SYSTEM` has set stays. No server runs on it.
+/// What a standby streams from, and as whom.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    /// The upstream.
+    pub from: &'a Address,
+    /// What its host was found to be, so that nobody has to look it up while it is lost.
+    pub at: Option<IpAddr>,
+    /// The upstream's slot.
+    pub slot: &'a str,
+    /// What the standby is called there.
+    pub name: &'a str,
+}
+
+/// Afterwards a server started on `directory` is a standby with that stream. What else `ALTER SYSTEM`
+/// has set stays. No server runs on it.
 pub fn write_signal_and_conninfo(
     directory: &Path,
     layout: &Layout,
-    name: &str,
-    upstream: &Address,
-    slot: &str,
+    stream: &Stream<'_>,
     account: &Account,
 ) -> Result<(), FileError> {
-    let auto_conf = directory.join(AUTO_CONF);
-    let present = match acting_as(account, || fs::read(&auto_conf)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        read => read.map_err(failed("read", &auto_conf))?,
-    };
-    let conninfo = conninfo::streaming(layout, upstream, name);
-    let wanted = with_upstream(&present, &conninfo, slot);
+    let (auto_conf, present) = auto_conf(directory, account)?;
+    let conninfo = conninfo::streaming(layout, stream.from, stream.at, stream.name);
+    let wanted = with_upstream(&present, &conninfo, stream.slot);
     ensure_file(&auto_conf, wanted, 0o600, account)?;
     ensure_file(&directory.join("standby.signal"), "", 0o600, account)?;
     let recovery = directory.join("recovery.signal");
@@ -46,6 +54,32 @@ pub fn write_signal_and_conninfo(
         }
         sync_directory(directory)
     })
+}
+
+/// Afterwards a server started on `directory` looks its upstream up by name: what its host was found to
+/// be may be long ago. No server runs on it.
+pub fn forget_address(directory: &Path, account: &Account) -> Result<(), FileError> {
+    let (auto_conf, present) = auto_conf(directory, account)?;
+    match by_name(&present) {
+        Some(wanted) => ensure_file(&auto_conf, wanted, 0o600, account).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn by_name(present: &[u8]) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(present);
+    let conninfo = conninfo::by_name(&assigned(&text, CONNINFO)?)?;
+    let slot = assigned(&text, SLOT).unwrap_or_default();
+    Some(with_upstream(present, &conninfo, &slot))
+}
+
+/// Where `ALTER SYSTEM`'s file is, and what is in it.
+fn auto_conf(directory: &Path, account: &Account) -> Result<(PathBuf, Vec<u8>), FileError> {
+    let path = directory.join(AUTO_CONF);
+    match acting_as(account, || fs::read(&path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((path, Vec::new())),
+        read => read.map_err(failed("read", &path)).map(|present| (path, present)),
+    }
 }
 
 /// `present` with one assignment of each, at its end. Bytes, because nothing says how the others'
@@ -79,18 +113,13 @@ pub fn drop_slots_on_disk(directory: &Path, account: &Account) -> Result<(), Fil
     })
 }
 
-/// Makes a running standby stream from `upstream`, without a restart. Statements to be run one by
-/// one: `ALTER SYSTEM` refuses a transaction, and several in one message are one.
-pub fn primary_conninfo_sql(
-    layout: &Layout,
-    name: &str,
-    upstream: &Address,
-    slot: &str,
-) -> [String; 3] {
-    let conninfo = conninfo::streaming(layout, upstream, name);
+/// Gives a running standby that stream, without a restart. Statements to be run one by one:
+/// `ALTER SYSTEM` refuses a transaction, and several in one message are one.
+pub fn primary_conninfo_sql(layout: &Layout, stream: &Stream<'_>) -> [String; 3] {
+    let conninfo = conninfo::streaming(layout, stream.from, stream.at, stream.name);
     [
         format!("ALTER SYSTEM SET {CONNINFO} = {}", literal(&conninfo)),
-        format!("ALTER SYSTEM SET {SLOT} = {}", literal(slot)),
+        format!("ALTER SYSTEM SET {SLOT} = {}", literal(stream.slot)),
         "SELECT pg_reload_conf()".to_owned(),
     ]
 }
@@ -102,13 +131,14 @@ pub fn upstream_in(directory: &Path) -> Option<(Address, Option<String>)> {
 }
 
 fn upstream(auto_conf: &str) -> Option<(Address, Option<String>)> {
-    // The last one wins.
-    let value = |name: &str| {
-        let mut assignments = auto_conf.lines().filter_map(conf::assignment);
-        assignments.rfind(|(assigned, _)| assigned == name).map(|(_, value)| value)
-    };
-    let slot = value(SLOT).filter(|slot| !slot.is_empty());
-    Some((conninfo::address(&value(CONNINFO)?)?, slot))
+    let slot = assigned(auto_conf, SLOT).filter(|slot| !slot.is_empty());
+    Some((conninfo::address(&assigned(auto_conf, CONNINFO)?)?, slot))
+}
+
+/// The last one wins.
+fn assigned(auto_conf: &str, name: &str) -> Option<String> {
+    let mut assignments = auto_conf.lines().filter_map(conf::assignment);
+    assignments.rfind(|(assigned, _)| assigned == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -126,6 +156,15 @@ mod tests {
         assert_eq!(once.escape_ascii().to_string(), expected.escape_ascii().to_string());
         assert_eq!(with_upstream(&once, r"application_name='it\'s \\ n'", "slot_2"), once);
         assert!(with_upstream(b"", "host=a", "s").starts_with(b"primary_conninfo = 'host=a'\n"));
+    }
+
+    #[test]
+    fn a_start_looks_the_upstream_up() {
+        let pinned = with_upstream(b"work_mem = '8MB'", "host=n1 hostaddr=10.0.0.7", "slot_2");
+        let named = with_upstream(b"work_mem = '8MB'", "host=n1", "slot_2");
+        assert_eq!(by_name(&pinned), Some(named.clone()));
+        assert_eq!(by_name(&named), None);
+        assert_eq!(by_name(b"work_mem = '8MB'"), None);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(super) fn hand_over(to: &str) -> Vec<Stage> {
         stage(format!("See that {} has every write", to()), [
             Step::AwaitSynchronous { to: to() },
             Step::Checkpoint,
+            Step::AnnounceHandover,
             Step::AwaitSynchronous { to: to() },
         ]),
         stage("Take no more writes", [

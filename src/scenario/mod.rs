@@ -20,6 +20,7 @@ mod recognise;
 mod refusal;
 mod rejoin;
 mod restore;
+mod restore_in_place;
 mod situation;
 mod standby_first_start;
 mod standby_restart;
@@ -27,10 +28,13 @@ mod step;
 mod wait;
 
 pub use plan::{Plan, Stage};
-pub use recognise::recognise;
+pub use recognise::{NEEDS_MIB, recognise, would_restore};
 pub use refusal::Refusal;
 pub use restore::{Kept, KeptBy, NoBackup, Restore};
-pub use situation::{BackupsOf, Cluster, DataDirectory, Lead, Ourselves, PortInUse, Situation};
+pub use restore_in_place::{NotRestored, RestoredFrom, choose_in_place, foreseen};
+pub use situation::{
+    BackupsOf, Cluster, DataDirectory, Lead, Ourselves, PortInUse, Restored, Situation,
+};
 pub use step::{Activity, Patience, Step};
 pub use wait::Wait;
 
@@ -54,9 +58,17 @@ pub enum Scenario {
         /// Which backup, and how far.
         restore: Box<Restore>,
     },
+    /// "Restore DB from backup", on the primary of a cluster that runs.
+    RestoreInPlace {
+        /// Which backup, and how far.
+        restore: Box<Restore>,
+    },
+    /// The same where it was decided, and interrupted then.
+    MoveInRestored,
     /// "Master is restarted but still is the master".
     PrimaryRestart {
-        /// Another image made it: nobody is served before it is what we need it to be.
+        /// Another image made it, or it was just restored: nobody is served before it is what we need it
+        /// to be.
         adopted: bool,
     },
     /// The same after it was killed, where there are others: it recovers while nobody can reach it,
@@ -120,6 +132,8 @@ pub fn plan(settings: &Settings, layout: &Layout, means: Means, scenario: Scenar
         Scenario::Restore { begun_anew, restore } => {
             restore::stages(settings, layout, *begun_anew, restore)
         }
+        Scenario::RestoreInPlace { restore } => restore_in_place::stages(settings, layout, restore),
+        Scenario::MoveInRestored => restore_in_place::move_in(),
         Scenario::PrimaryRestart { adopted: false } => primary_restart::stages(settings),
         Scenario::PrimaryRestart { adopted: true } => primary_restart::adoption(settings),
         Scenario::Recovery => primary_restart::recovery(settings),

@@ -44,7 +44,8 @@ impl Scenario {
     pub fn title(&self) -> &'static str {
         match self {
             Scenario::PrimaryFirstStart { .. } => "Master is started for the first time",
-            Scenario::Restore { .. } => "Restore DB from backup",
+            Scenario::Restore { .. } | Scenario::RestoreInPlace { .. } => "Restore DB from backup",
+            Scenario::MoveInRestored => "What was restored takes its place",
             Scenario::PrimaryRestart { .. } => "Master is restarted but still is the master",
             Scenario::Recovery => "Master was killed and recovers out of reach",
             Scenario::StandbyFirstStart { .. } => "Slave is started for the first time",

@@ -12,13 +12,13 @@ use crate::settings::Settings;
 pub(super) fn stages(settings: &Settings) -> Vec<Stage> {
     vec![
         configuration(),
-        consumers(settings, None),
+        consumers(settings, None, None),
         records(settings),
         helpers(),
     ]
 }
 
-/// A cluster that another image made has users to get, and maybe a record of another address: nobody
+/// A cluster that another image made, or that was restored, has users to get, and maybe a record of another address: nobody
 /// is served before it has.
 #[rustfmt::skip]
 pub(super) fn adoption(settings: &Settings) -> Vec<Stage> {
@@ -29,7 +29,7 @@ pub(super) fn adoption(settings: &Settings) -> Vec<Stage> {
             Step::StartPostgres { listen: technical, durability: Durability::Durable },
         ]),
         with_others_forgotten(records(settings)),
-        consumers(settings, Some(Step::StopPostgres)),
+        consumers(settings, Some(Step::StopPostgres), Some(Step::DiscardOld)),
         helpers(),
     ]
 }
@@ -49,6 +49,7 @@ fn configuration() -> Stage {
     stage(
         "Bring the configuration up to date",
         [
+            Step::DiscardCopy,
             Step::WritePostgresConf,
             Step::WriteRepmgrConf,
             Step::WriteBarmanConf,
@@ -58,11 +59,11 @@ fn configuration() -> Stage {
     )
 }
 
-fn consumers(settings: &Settings, before: Option<Step>) -> Stage {
+fn consumers(settings: &Settings, before: Option<Step>, after: Option<Step>) -> Stage {
     let port = settings.postgres.port;
     let start =
         Step::StartPostgres { listen: Listen::Consumer { port }, durability: Durability::Durable };
-    let steps = before.into_iter().chain([Step::TakeLead, start]);
+    let steps = before.into_iter().chain([Step::TakeLead, start]).chain(after);
     stage(format!("Start postgresql on consumer port {port}"), steps)
 }
 

@@ -19,8 +19,8 @@
 //! What a hand promotes without more than half being there to see it, only that hand can know:
 //! that gap closes where nothing but the cluster itself promotes.
 
-use super::situation::{Cluster, DataDirectory, Lead, Situation};
-use super::{Decision, Refusal, Scenario, Wait, restore};
+use super::situation::{Cluster, DataDirectory, Lead, Restored, Situation};
+use super::{Decision, Refusal, Restore, Scenario, Wait, restore};
 use crate::cluster::{Address, ControlData, Lsn, Report, Role, Standing, Timeline};
 use crate::settings::{NodeKind, RestoreSettings, Settings};
 
@@ -31,6 +31,10 @@ const SHUTDOWN_RECORD_MAX: u64 = 8192;
 /// An empty cluster takes 40 MB and its WAL 16 MB more (PostgreSQL 15 and 17, measured);
 /// the rest is so that Postgres has room to stop in order.
 const FIRST_START_NEEDS_MIB: u64 = 128;
+
+/// A WAL file, which Postgres makes before it writes to it. Without room for one it ends in a PANIC, and after
+/// its recovery again.
+pub const NEEDS_MIB: u64 = 16;
 
 /// Names the section that applies, or what to wait for. The disk outranks the environment, and so
 /// does the cluster: `REPMGR_MASTER` is asked only when the disk is empty and nobody leads.
@@ -139,6 +143,18 @@ fn restored(
     Ok(Decision::Begin(Scenario::Restore { begun_anew, restore: Box::new(restore) }))
 }
 
+/// From what a start would restore when it has done waiting, where it is to: for people who ask beforehand.
+pub fn would_restore(
+    settings: &Settings,
+    situation: &Situation,
+) -> Option<Result<Restore, restore::NoBackup>> {
+    let is_new =
+        matches!(situation.data_directory, DataDirectory::Empty | DataDirectory::Unfinished);
+    let asked = settings.restore.as_ref()?;
+    (is_new && settings.repmgr.first_role == Role::Primary)
+        .then(|| restore::choose(asked, &situation.kept, situation.major))
+}
+
 /// Who keeps us from making a new cluster: whoever has one, or would make one too.
 ///
 /// Of two who would, each has said so (its `Empty` is to be had on its HTTP port) before it asks
@@ -198,11 +214,18 @@ fn restart(
     if cluster.half_rewound {
         return Ok(Decision::Begin(Scenario::Replace));
     }
+    let was_killed = cluster.control.as_ref().is_some_and(|control| !control.shut_down);
+    if let Some(free_mib) = situation.free_mib.filter(|free| was_killed && *free < NEEDS_MIB) {
+        let directory = situation.pgdata.join("pg_wal");
+        return Ok(Decision::Wait(Wait::NoRoom { directory, free_mib, needed_mib: NEEDS_MIB }));
+    }
     match cluster.role {
         // It takes no writes: it may always be started. Whom it follows is seen to once it serves.
         Role::Standby => {
             Ok(Decision::Begin(Scenario::StandbyRestart { moves_in: cluster.moves_in }))
         }
+        // It was decided that it is the cluster's data: whether it leads is asked afterwards.
+        Role::Primary if cluster.moves_in => Ok(Decision::Begin(Scenario::MoveInRestored)),
         Role::Primary => restart_of_a_primary(settings, situation, cluster),
     }
 }
@@ -218,14 +241,15 @@ fn restart_of_a_primary(
     let begin = Decision::Begin(if was_killed && asks_again {
         Scenario::Recovery
     } else {
-        Scenario::PrimaryRestart { adopted: !cluster.made_here }
+        let adopted = !cluster.made_here || cluster.restored == Restored::Here;
+        Scenario::PrimaryRestart { adopted }
     });
     let Some(control) = &cluster.control else {
         // Not even asked for: there is nobody else.
         return Ok(begin);
     };
     let ours = control.timeline;
-    if let Some(wait_or_rejoin) = as_the_record_says(settings, situation, ours) {
+    if let Some(wait_or_rejoin) = as_the_record_says(settings, situation, ours, cluster.restored) {
         return Ok(wait_or_rejoin.unwrap_or(begin));
     }
     match situation.leader() {
@@ -265,6 +289,7 @@ fn as_the_record_says(
     settings: &Settings,
     situation: &Situation,
     ours: Timeline,
+    restored: Restored,
 ) -> Option<Option<Decision>> {
     let wait = |wait| Some(Some(Decision::Wait(wait)));
     match &situation.lead {
@@ -272,6 +297,9 @@ fn as_the_record_says(
         Lead::Unknown { why } => wait(Wait::Voters { why: why.clone() }),
         Lead::Handed { to } => wait(Wait::Handed { to: to.clone() }),
         Lead::Held { holder, timeline, .. } if *holder == settings.repmgr.node_name => {
+            if restored == Restored::Beside(*timeline) {
+                return Some(Some(Decision::Begin(Scenario::MoveInRestored)));
+            }
             if *timeline > ours {
                 return wait(Wait::OlderThanTheRecord { recorded: *timeline, ours });
             }

@@ -22,6 +22,8 @@ pub enum KeptBy {
     Here,
     /// Another node, at its HTTP port.
     Node(String, u16),
+    /// A store of S3's kind, by its URL.
+    Cloud(String),
 }
 
 /// What there is to restore from, as far as it was looked for.
@@ -135,7 +137,9 @@ pub enum NoBackup {
 fn listed(backups: &[Backup]) -> String {
     let line = |backup: &Backup| {
         let Backup { id, timeline, ended, .. } = backup;
-        format!("{id} (timeline {timeline}, usable from {ended} on)")
+        let called = backup.name.iter().map(|name| format!("called {name}, "));
+        let called: String = called.collect();
+        format!("{id} ({called}timeline {timeline}, usable from {ended} on)")
     };
     if backups.is_empty() { "none".to_owned() } else { list(backups.iter().map(line)) }
 }
@@ -287,6 +291,16 @@ impl Restore {
     }
 }
 
+impl Restore {
+    /// Up to where, in words.
+    pub fn up_to(&self) -> String {
+        match &self.target {
+            Some(target) => target.to_string(),
+            None => format!("the end of timeline {}", self.timeline),
+        }
+    }
+}
+
 impl fmt::Display for Restore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Backup { id, timeline, bytes, .. } = &self.backup;
@@ -295,15 +309,8 @@ impl fmt::Display for Restore {
         match &self.kept_by {
             KeptBy::Here => write!(f, "{}", self.archive),
             KeptBy::Node(host, _) => write!(f, "{} on {host}", self.archive),
+            KeptBy::Cloud(url) => write!(f, "{} in {url}", self.archive),
         }
-    }
-}
-
-/// Up to where, in words.
-pub(super) fn up_to(restore: &Restore) -> String {
-    match &restore.target {
-        Some(target) => target.to_string(),
-        None => format!("the end of timeline {}", restore.timeline),
     }
 }
 

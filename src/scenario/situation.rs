@@ -20,7 +20,8 @@ pub struct Situation {
     pub owner_uid: Option<u32>,
     /// Whom Postgres will run as.
     pub postgres_uid: u32,
-    /// Room on the volume, in MiB. `None` when it cannot be told.
+    /// Room on the volume, in MiB; where its WAL is on another, on whichever has less. `None` when it cannot
+    /// be told.
     pub free_mib: Option<u64>,
     /// Ports of ours that somebody else listens on.
     pub ports_in_use: Vec<PortInUse>,
@@ -147,6 +148,20 @@ pub struct Cluster {
     pub half_rewound: bool,
     /// It is a complete copy that has not taken its place yet.
     pub moves_in: bool,
+    /// What a restore on the running cluster has left.
+    pub restored: Restored,
+}
+
+/// What a restore on a running cluster has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restored {
+    /// Nothing, or what is thrown away.
+    #[default]
+    Nothing,
+    /// It is complete beside the data directory, on this timeline. The record says whether it counts.
+    Beside(Timeline),
+    /// It is in the data directory, and what stands in it about other nodes is old.
+    Here,
 }
 
 impl Situation {

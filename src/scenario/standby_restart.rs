@@ -13,6 +13,7 @@ pub(super) fn stages(settings: &Settings, moves_in: bool) -> Vec<Stage> {
         stage("Bring the configuration up to date",
             moves_in.then_some(Step::MoveIn).into_iter().chain([
                 Step::DiscardCopy,
+                Step::FollowByName,
                 Step::WritePostgresConf,
                 Step::WriteRepmgrConf,
                 Step::CheckServerSettings,

@@ -4,7 +4,7 @@
 //! A step's doc comment is its post-condition. A step holds what was decided and no secret:
 //! printing or storing a plan is always safe.
 
-use super::restore::{Restore, up_to};
+use super::restore::Restore;
 use crate::service::{Durability, Listen, ServiceName};
 use crate::settings::CloneFrom;
 use serde::Serialize;
@@ -56,6 +56,18 @@ pub enum Step {
         /// Names the socket meanwhile.
         port: u16,
     },
+    /// Beside the data directory is what the cluster was restored to, complete and shut down: it has replayed
+    /// the archive's WAL up to where it was asked to, and is on a timeline that is newer than all that the
+    /// cluster knows of.
+    RecoverBeside {
+        /// From where, and up to where.
+        restore: Box<Restore>,
+        /// Names the socket meanwhile.
+        port: u16,
+    },
+    /// The cluster's record, where one is kept, says that this node leads on the timeline of what was
+    /// restored: nobody goes on with what that replaces. It may move in.
+    ReplaceHistory,
     /// barman's directory of this cluster has nothing of another history in it, and the volume says which
     /// it is.
     BeginArchive,
@@ -119,6 +131,8 @@ pub enum Step {
     },
     /// The copy is in the data directory; what was there before is beside.
     MoveIn,
+    /// What is started next looks its upstream up by name: it may be at another address by now.
+    FollowByName,
     /// Postgres takes no more writes and has ended; not in order.
     Fence,
     /// A standby that was killed has come to a consistent end.
@@ -159,6 +173,8 @@ pub enum Step {
         /// Its node's name.
         to: String,
     },
+    /// What the operator has in `hooks.d` knows that this primary is about to hand over, or has had its time.
+    AnnounceHandover,
     /// A checkpoint has just been written: the next one, of a shutdown, is short.
     Checkpoint,
     /// That standby has all that was written here, to the end of the shutdown.
@@ -207,7 +223,10 @@ impl Step {
     pub fn activity(&self) -> Activity {
         match self {
             Step::TakeCopy { .. } | Step::MoveIn => Activity::Cloning,
-            Step::BringBack { .. } | Step::Recover { .. } => Activity::Restoring,
+            Step::BringBack { .. }
+            | Step::Recover { .. }
+            | Step::RecoverBeside { .. }
+            | Step::ReplaceHistory => Activity::Restoring,
             Step::EndInOrder { .. } | Step::Rewind => Activity::Rewinding,
             Step::AskArchive | Step::AwaitReplay | Step::AwaitStream => Activity::CatchingUp,
             Step::DiscardUnfinished { .. }
@@ -232,6 +251,7 @@ impl Step {
             | Step::AwaitPrimary { .. }
             | Step::ClaimIdentity
             | Step::DiscardCopy
+            | Step::FollowByName
             | Step::Fence
             | Step::FollowPrimary { .. }
             | Step::ForgetOthers
@@ -240,6 +260,7 @@ impl Step {
             | Step::TakeLead => Activity::Starting,
             Step::Promote => Activity::Promoting,
             Step::AwaitSynchronous { .. }
+            | Step::AnnounceHandover
             | Step::Checkpoint
             | Step::AwaitReceived { .. }
             | Step::ReleaseLead { .. } => Activity::Demoting,
@@ -305,7 +326,18 @@ impl fmt::Display for Step {
             }
             Step::Recover { restore, port } => {
                 let then = if restore.pauses { ", and wait for a person there" } else { "" };
-                write!(f, "recover up to {} on port {port}, out of reach{then}", up_to(restore))
+                write!(f, "recover up to {} on port {port}, out of reach{then}", restore.up_to())
+            }
+            Step::RecoverBeside { restore, port } => {
+                let then = if restore.pauses { ", and wait for a person there" } else { "" };
+                write!(
+                    f,
+                    "recover that up to {} on port {port}, out of reach{then}",
+                    restore.up_to()
+                )
+            }
+            Step::ReplaceHistory => {
+                write!(f, "have the record say that the cluster goes on with what was restored")
             }
             Step::BeginArchive => {
                 write!(f, "leave the archive that it came from alone, and begin another")
@@ -336,6 +368,7 @@ impl fmt::Display for Step {
             }
             Step::ClaimIdentity => write!(f, "take an id that no other node has"),
             Step::DiscardCopy => write!(f, "throw away what is left of an interrupted copy"),
+            Step::FollowByName => write!(f, "look the upstream up by its name"),
             Step::TakeCopy { from: CloneFrom::Primary } => write!(f, "copy the primary's cluster"),
             Step::TakeCopy { from: CloneFrom::Barman } => {
                 write!(f, "copy the latest backup, or the primary's cluster if there is none")
@@ -360,6 +393,7 @@ impl fmt::Display for Step {
             Step::AwaitSynchronous { to } => {
                 write!(f, "wait until every acknowledged write is on {to}, too")
             }
+            Step::AnnounceHandover => write!(f, "tell hooks.d that another node is about to lead"),
             Step::Checkpoint => write!(f, "write a checkpoint"),
             Step::AwaitReceived { to } => write!(f, "see that {to} has all of it"),
             Step::ReleaseLead { to } => write!(f, "let {to} lead, as the record has it"),

@@ -18,6 +18,19 @@ pub enum Wait {
         /// So many more answers are needed.
         missing: usize,
     },
+    /// It was not shut down, and would end again for the same reason.
+    #[error(
+        "{} has {free_mib} MiB free, and postgres, which was not shut down, needs {needed_mib} to recover and \
+         go on: waits until there is more room", .directory.display()
+    )]
+    NoRoom {
+        /// Where its WAL goes.
+        directory: PathBuf,
+        /// What there is.
+        free_mib: u64,
+        /// What is needed.
+        needed_mib: u64,
+    },
     /// Somebody has, or knows of, data that this node has not.
     #[error(
         "{address} knows of newer data (timeline {newer}) than this node has (timeline {ours}); \
@@ -182,6 +195,11 @@ pub enum Wait {
 }
 
 impl Wait {
+    /// Nothing that others do ends it, and meanwhile one of them might lead.
+    pub fn is_about_this_node(&self) -> bool {
+        matches!(self, Wait::NoRoom { .. })
+    }
+
     /// Another one goes first.
     pub fn gives_way(&self) -> bool {
         matches!(self, Wait::Rival { gives_way: true, .. })

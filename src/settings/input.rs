@@ -3,10 +3,10 @@
 
 use super::Secret;
 use super::values::{
-    AbsolutePath, BackupDir, BackupId, Backups, CloneFrom, ClusterName, ConfigDir,
-    DEFAULT_ETCD_PORT, DatabaseName, Endpoints, EtcdPort, Failover, Flag, GivenNodeId, Host,
-    HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member, Members, NodeKind, NodeName,
-    OomScore, Port, Priority, Retention, RoleName, Schedule, SourceNode, Span, Synchronous,
+    AbsolutePath, BackupDir, BackupId, Backups, CloneFrom, CloudUrl, ClusterName, ConfigDir,
+    DEFAULT_ETCD_PORT, DatabaseName, EndpointUrl, Endpoints, EtcdPort, Failover, Flag, GivenNodeId,
+    Host, HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member, Members, NodeKind,
+    NodeName, OomScore, Port, Priority, Retention, RoleName, Schedule, Source, Span, Synchronous,
     TargetAction, TargetLsn, TargetTime, TargetTimeline, TransactionId, Voters, WindowUnit,
 };
 use crate::cluster::{Address, SyncMode};
@@ -62,12 +62,20 @@ pub(super) struct Input {
     pub(super) pgherd_synchronous: Synchronous,
     pub(super) pgherd_keep_old_data: Flag,
     pub(super) pgherd_http_port: Port,
+    pub(super) pgherd_tls_cert_file: Option<AbsolutePath>,
+    pub(super) pgherd_tls_key_file: Option<AbsolutePath>,
+    pub(super) pgherd_tls_ca_file: Option<AbsolutePath>,
     pub(super) pgherd_control_token: Option<Secret>,
     pub(super) pgherd_stop_timeout: Span<5, 3600>,
+    pub(super) pgherd_hook_timeout: Span<1, 60>,
     pub(super) pgherd_log_format: LogFormat,
     pub(super) pgherd_log: Line,
 
     pub(super) barman_schedule: Schedule,
+    pub(super) barman_cloud_url: Option<CloudUrl>,
+    pub(super) barman_cloud_endpoint_url: Option<EndpointUrl>,
+    pub(super) barman_cloud_access_key: Option<Line>,
+    pub(super) barman_cloud_secret_key: Option<Secret>,
 
     pub(super) restore_from: Option<BackupId>,
     pub(super) restore_target_time: Option<TargetTime>,
@@ -77,7 +85,7 @@ pub(super) struct Input {
     pub(super) restore_target_action: TargetAction,
     pub(super) restore_target_timeline: TargetTimeline,
     pub(super) restore_cluster: Option<ClusterName>,
-    pub(super) restore_source: Option<SourceNode>,
+    pub(super) restore_source: Option<Source>,
     pub(super) restore_token: Option<Secret>,
 
     pub(super) postgres_user: RoleName,
@@ -134,12 +142,20 @@ impl Default for Input {
             pgherd_synchronous: Synchronous(SyncMode::Preferred),
             pgherd_keep_old_data: Flag(false),
             pgherd_http_port: Port(8008),
+            pgherd_tls_cert_file: None,
+            pgherd_tls_key_file: None,
+            pgherd_tls_ca_file: None,
             pgherd_control_token: None,
             pgherd_stop_timeout: Span(Duration::from_secs(60)),
+            pgherd_hook_timeout: Span(Duration::from_secs(10)),
             pgherd_log_format: LogFormat::Text,
             pgherd_log: Line("info".into()),
 
             barman_schedule: Schedule::default(),
+            barman_cloud_url: None,
+            barman_cloud_endpoint_url: None,
+            barman_cloud_access_key: None,
+            barman_cloud_secret_key: None,
 
             restore_from: None,
             restore_target_time: None,

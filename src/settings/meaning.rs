@@ -5,7 +5,7 @@ use super::source::Given;
 use super::values::{Failover, HostAuthMethod, NodeKind, TOOL_ROLES};
 use super::{
     BarmanSettings, HerdSettings, Listing, PostgresSettings, RepmgrSettings, Secret, Settings,
-    quorum, restore,
+    cloud, quorum, restore, tls,
 };
 use crate::cluster::Role;
 use hmac::{Hmac, KeyInit, Mac};
@@ -35,7 +35,9 @@ impl Settings {
             && !is_given("PGHERD_ETCD_ENDPOINTS")
             && !is_given("PGHERD_FAILOVER");
         let etcd = quorum::etcd(&mut input);
+        let cloud = cloud::meant(&input);
         let restore = restore::meant(&mut input, &control_token);
+        let tls = tls::meant(&mut input);
 
         Settings {
             warnings,
@@ -78,6 +80,7 @@ impl Settings {
                 retention: input.barman_retention,
                 config_dir: input.barman_config_dir.0,
                 schedule: input.barman_schedule,
+                cloud,
             },
             herd: HerdSettings {
                 cluster: input.pgherd_cluster.0,
@@ -91,9 +94,11 @@ impl Settings {
                 etcd,
                 keep_old_data: input.pgherd_keep_old_data.0,
                 http_port: input.pgherd_http_port.0,
+                tls,
                 control_token,
                 control_token_is_published: derived && published,
                 stop_timeout: input.pgherd_stop_timeout.0,
+                hook_timeout: input.pgherd_hook_timeout.0,
                 log_filter: input.pgherd_log.0,
                 log_format: input.pgherd_log_format,
             },

@@ -4,6 +4,7 @@
 //! string: environment → `Input` (as written) → [`Settings`] (as meant). Pure: the environment and the
 //! reading of files are arguments of [`read`].
 
+mod cloud;
 mod directories;
 mod input;
 mod listing;
@@ -15,17 +16,20 @@ mod quorum;
 mod restore;
 mod secret;
 mod source;
+mod tls;
 mod values;
 
 #[cfg(test)]
 mod tests;
 
+pub use cloud::CloudSettings;
 pub use listing::{Listed, Listing};
 pub use problem::{Problem, Problems};
 pub use proof::proof;
-pub use restore::{RestoreFrom, RestoreSettings, RestoreTarget};
+pub use restore::{RestoreFrom, RestoreSettings, RestoreSource, RestoreTarget};
 pub use secret::{Secret, secret_variables};
 pub use source::Origin;
+pub use tls::TlsSettings;
 pub use values::{
     Backups, CloneFrom, EtcdEndpoint, Failover, LogFormat, NodeKind, Retention, Schedule,
     TargetTimeline, WindowUnit,
@@ -138,6 +142,8 @@ pub struct BarmanSettings {
     pub config_dir: PathBuf,
     /// When base backups begin. `BARMAN_SCHEDULE`.
     pub schedule: Schedule,
+    /// Where copies of them go. `BARMAN_CLOUD_*`.
+    pub cloud: Option<CloudSettings>,
 }
 
 /// pgherd's own.
@@ -166,6 +172,8 @@ pub struct HerdSettings {
     pub keep_old_data: bool,
     /// `PGHERD_HTTP_PORT`.
     pub http_port: u16,
+    /// The HTTP port speaks TLS with these. `PGHERD_TLS_*`.
+    pub tls: Option<TlsSettings>,
     /// What nodes show each other. `PGHERD_CONTROL_TOKEN`; if that is not given, it follows from
     /// the repmgr password, which every node has.
     pub control_token: Secret,
@@ -173,6 +181,9 @@ pub struct HerdSettings {
     pub control_token_is_published: bool,
     /// From `SIGTERM` to the last resort; 5 s to 1 h. `PGHERD_STOP_TIMEOUT`.
     pub stop_timeout: Duration,
+    /// So long each executable in hooks.d may take, and a planned handover waits; 1 s to 60 s.
+    /// `PGHERD_HOOK_TIMEOUT`.
+    pub hook_timeout: Duration,
     /// A `tracing` filter, not checked yet. `PGHERD_LOG`.
     pub log_filter: String,
     /// `PGHERD_LOG_FORMAT`.
@@ -229,6 +240,8 @@ pub fn read(
     collisions.extend(nobody_to_back_up(&input, &problems));
     collisions.extend(quorum::problems(&input, &problems));
     collisions.extend(restore::problems(&input, &problems));
+    collisions.extend(tls::problem(&input, &problems));
+    collisions.extend(cloud::problem(&input, &problems));
     problems.extend(collisions);
     if problems.is_empty() {
         Ok(Settings::new(input, &all_given, warnings))

@@ -1,8 +1,11 @@
 //! What the operator asks for with `RESTORE_*`, all of it together.
 
 use super::input::Input;
-use super::values::{TargetAction, TargetTimeline};
-use super::{Problem, Secret};
+use super::values::{
+    BackupId, Line, Source, SourceNode, TargetAction, TargetLsn, TargetTime, TargetTimeline,
+    TransactionId,
+};
+use super::{CloudSettings, Problem, Secret, cloud};
 use crate::cluster::{Lsn, Moment};
 use serde::Serialize;
 use std::fmt;
@@ -20,11 +23,19 @@ pub struct RestoreSettings {
     pub timeline: TargetTimeline,
     /// Whose backups: a name of barman's. `RESTORE_CLUSTER`, else `PGHERD_CLUSTER`.
     pub cluster: String,
-    /// A node that keeps them, and its HTTP port. `RESTORE_SOURCE`; else this node's own barman, and
-    /// the members.
-    pub source: Option<(String, u16)>,
+    /// Who has them. `RESTORE_SOURCE`; else this node's own barman, and the members.
+    pub source: Option<RestoreSource>,
     /// What that node is shown. `RESTORE_TOKEN`, else `PGHERD_CONTROL_TOKEN`.
     pub token: Secret,
+}
+
+/// Who has the backups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreSource {
+    /// A node that keeps them, and its HTTP port.
+    Node(String, u16),
+    /// A store of S3's kind; the keys to it are those of `BARMAN_CLOUD_*`.
+    Cloud(CloudSettings),
 }
 
 /// Which backup.
@@ -114,14 +125,74 @@ pub(super) fn warning(input: &Input) -> Option<String> {
     Some(format!("{variable} has no effect without RESTORE_FROM (latest, or the id of a backup)"))
 }
 
+impl RestoreSettings {
+    /// What a person asks for while the cluster runs, of its own backups. `value` has what was said for each
+    /// of `from`, `time`, `lsn`, `name`, `xid`, `timeline` and `action`.
+    ///
+    /// # Errors
+    /// Which of them cannot be used, and what it may be.
+    pub fn wished(
+        value: impl Fn(&str) -> Option<String>,
+        cluster: &str,
+        token: &Secret,
+    ) -> Result<Self, String> {
+        fn read<T: TryFrom<String, Error = &'static str>>(
+            name: &str,
+            value: Option<String>,
+        ) -> Result<Option<T>, String> {
+            let read = value.map(T::try_from).transpose();
+            read.map_err(|expected| format!("{name}: {expected}"))
+        }
+        let from: BackupId = read("the backup", value("from"))?.unwrap_or_default();
+        let time = read("the target's time", value("time"))?;
+        let lsn = read("the target's position", value("lsn"))?;
+        let name = read("the target's name", value("name"))?;
+        let xid = read("the target's transaction", value("xid"))?;
+        let targets: Vec<_> = [
+            time.map(|TargetTime(time)| RestoreTarget::Time(time)),
+            lsn.map(|TargetLsn(lsn)| RestoreTarget::Lsn(lsn)),
+            name.map(|Line(name)| RestoreTarget::Name(name)),
+            xid.map(|TransactionId(xid)| RestoreTarget::Xid(xid)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if targets.len() > 1 {
+            return Err("there is more than one target: give one".to_owned());
+        }
+        let pauses = match value("action").as_deref() {
+            None | Some("promote") => false,
+            Some("pause") if targets.is_empty() => {
+                return Err("to pause takes a target that says where".to_owned());
+            }
+            Some("pause") => true,
+            Some(_) => return Err("the target's action: promote or pause".to_owned()),
+        };
+        let timeline = read("the target's timeline", value("timeline"))?;
+        Ok(RestoreSettings {
+            from: restore_from(from),
+            target: targets.into_iter().next(),
+            pauses,
+            timeline: timeline.unwrap_or(TargetTimeline::Latest),
+            cluster: cluster.to_owned(),
+            source: None,
+            token: token.clone(),
+        })
+    }
+}
+
+fn restore_from(BackupId(from): BackupId) -> RestoreFrom {
+    match from.eq_ignore_ascii_case("latest") {
+        true => RestoreFrom::Latest,
+        false => RestoreFrom::Backup(from),
+    }
+}
+
 pub(super) fn meant(input: &mut Input, control_token: &Secret) -> Option<RestoreSettings> {
-    let from = input.restore_from.take()?.0;
+    let from = input.restore_from.take()?;
     let source = input.restore_source.take();
     Some(RestoreSettings {
-        from: match from.eq_ignore_ascii_case("latest") {
-            true => RestoreFrom::Latest,
-            false => RestoreFrom::Backup(from),
-        },
+        from: restore_from(from),
         target: targets(input).into_iter().next().map(|(_, target)| target),
         pauses: matches!(input.restore_target_action, TargetAction::Pause),
         timeline: input.restore_target_timeline,
@@ -129,7 +200,12 @@ pub(super) fn meant(input: &mut Input, control_token: &Secret) -> Option<Restore
             Some(cluster) => cluster.0,
             None => input.pgherd_cluster.0.clone(),
         },
-        source: source.map(|node| (node.host, node.port.unwrap_or(input.pgherd_http_port.0))),
+        source: source.map(|source| match source {
+            Source::Node(SourceNode { host, port }) => {
+                RestoreSource::Node(host, port.unwrap_or(input.pgherd_http_port.0))
+            }
+            Source::Cloud(url) => RestoreSource::Cloud(cloud::at(url, input)),
+        }),
         token: input.restore_token.take().unwrap_or_else(|| control_token.clone()),
     })
 }

@@ -68,6 +68,7 @@ pub fn secret_variables() -> &'static [&'static str] {
         "BARMAN_STREAMING_PASSWORD",
         "PGHERD_ETCD_PASSWORD",
         "PGHERD_CONTROL_TOKEN",
+        "BARMAN_CLOUD_SECRET_KEY",
         "RESTORE_TOKEN",
     ]
 }

@@ -17,7 +17,7 @@ pub use stream::{Fed, Streamed};
 pub use words::{CAPTURED_BYTES_MAX, LAST_WORDS_LINES_MAX};
 
 use super::account::Account;
-use super::output::{OutputHandle, Stream, Tag};
+use super::output::{OutputHandle, Say, Stream, Tag};
 use super::signals;
 use nix::fcntl::{self, FcntlArg, FdFlag, OFlag};
 use nix::libc::{self, c_int};
@@ -45,7 +45,7 @@ const DRAIN_AT_MOST: Duration = Duration::from_millis(200);
 
 /// Variables of ours that hold secrets. No child inherits them; one that needs
 /// such a variable is given it.
-pub const SECRET_VARIABLES: [&str; 8] = [
+pub const SECRET_VARIABLES: [&str; 9] = [
     "POSTGRES_PASSWORD",
     "REPMGR_PASSWORD",
     "REPMGR_STREAMING_PASSWORD",
@@ -53,6 +53,7 @@ pub const SECRET_VARIABLES: [&str; 8] = [
     "BARMAN_STREAMING_PASSWORD",
     "PGHERD_ETCD_PASSWORD",
     "PGHERD_CONTROL_TOKEN",
+    "BARMAN_CLOUD_SECRET_KEY",
     "RESTORE_TOKEN",
 ];
 
@@ -66,7 +67,11 @@ pub struct Program {
     kept_fds: Vec<OwnedFd>,
     input: Option<Vec<u8>>,
     is_fed: bool,
+    reword: Reword,
 }
+
+/// Another wording of a line that a program says; `None`: its own.
+pub type Reword = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +165,7 @@ impl Program {
             kept_fds: Vec::new(),
             input: None,
             is_fed: false,
+            reword: |_| None,
         }
     }
 
@@ -205,6 +211,12 @@ impl Program {
             }
             self.account = Some(account.clone());
         }
+        self
+    }
+
+    /// Each line of its standard error in another wording, where there is one.
+    pub fn reworded(mut self, reword: Reword) -> Self {
+        self.reword = reword;
         self
     }
 
@@ -289,8 +301,9 @@ impl Program {
         takes: impl FnMut(&[u8]) -> bool + Send + 'static,
     ) -> Result<(), ProgramError> {
         let program = self.name.clone();
+        let reword = self.reword;
         let Spawned { process, stdout, stderr, .. } = self.spawn()?;
-        let (last_words, pumps) = pump(tag, output, stdout, stderr, takes);
+        let (last_words, pumps) = pump(tag, output, stdout, stderr, reword, takes);
         match ended_within(at_most, process, pumps).await {
             None => {
                 Err(ProgramError::TimedOut { program, at_most, last_words: last_words.lines() })
@@ -303,8 +316,9 @@ impl Program {
     /// It runs on when the [`Running`] is dropped: nothing here ever kills
     /// Postgres by accident.
     pub fn start(self, tag: Tag, output: &OutputHandle) -> Result<Running, ProgramError> {
+        let reword = self.reword;
         let Spawned { process, stdout, stderr, .. } = self.spawn()?;
-        let (last_words, pumps) = pump(tag, output, stdout, stderr, |_| false);
+        let (last_words, pumps) = pump(tag, output, stdout, stderr, reword, |_| false);
         Ok(Running::new(process, pumps, last_words))
     }
 
@@ -380,19 +394,21 @@ fn pump(
     output: &OutputHandle,
     stdout: ChildStdout,
     stderr: ChildStderr,
+    reword: Reword,
     mut takes: impl FnMut(&[u8]) -> bool + Send + 'static,
 ) -> (SharedLastWords, Readers) {
     let last_words = SharedLastWords::default();
     let kept = last_words.clone();
-    let passes = move |line: &[u8]| {
-        let passes = !takes(line);
-        if passes {
-            kept.push(line);
+    let says = move |line: &[u8]| {
+        if takes(line) {
+            return Say::Nothing;
         }
-        passes
+        let reworded = reword(line);
+        kept.push(reworded.as_deref().unwrap_or(line));
+        reworded.map_or(Say::It, Say::Instead)
     };
-    let stdout = output.clone().pump(tag.clone(), Stream::Stdout, stdout, |_| true);
-    let stderr = output.clone().pump(tag, Stream::Stderr, stderr, passes);
+    let stdout = output.clone().pump(tag.clone(), Stream::Stdout, stdout, |_| Say::It);
+    let stderr = output.clone().pump(tag, Stream::Stderr, stderr, says);
     (last_words, (tokio::spawn(stdout), tokio::spawn(stderr)))
 }
 

@@ -2,15 +2,19 @@
 //! need is small: one question a connection, and certainty that an answer is all of it, which needs the
 //! length or the chunks to be counted.
 
+use super::tls;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// A host that is there answers within milliseconds; one that is not must not hold up the next.
 const CONNECT_AT_MOST: Duration = Duration::from_secs(3);
+/// Until an answer begins: there was a connection, but a frozen machine gives one, too. A server's
+/// recovery waits for this, file by file.
+const HEAD_AT_MOST: Duration = Duration::from_secs(10);
 /// Between two pieces of an answer. The other side may wait for its disk.
 const SILENCE_AT_MOST: Duration = Duration::from_secs(30);
 /// Of the status line and the headers.
@@ -18,12 +22,28 @@ const HEAD_BYTES_MAX: u64 = 16 << 10;
 /// A node's word, or a status of a hundred nodes, is smaller.
 const SHORT_BYTES_MAX: usize = 1 << 20;
 
+/// A node's HTTP port, and how it is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// By which name or address it is reached.
+    pub host: &'a str,
+    /// The port.
+    pub port: u16,
+    /// It speaks TLS, as this node does with these files.
+    pub tls: Option<tls::Files<'a>>,
+}
+
+/// A connection, over TLS or not.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+type Stream = BufReader<Box<dyn Wire>>;
+
 /// An answer of which the head is there.
 pub struct Answer {
     /// HTTP's status code.
     pub code: u16,
     headers: Vec<(String, String)>,
-    stream: BufReader<TcpStream>,
+    stream: Stream,
     rest: Rest,
 }
 
@@ -37,9 +57,9 @@ enum Rest {
     Nothing,
 }
 
-/// Asks `host` for `path`, showing `token`.
-pub async fn get(host: &str, port: u16, path: &str, token: &str) -> io::Result<Answer> {
-    ask("GET", host, port, path, Some(token)).await
+/// Asks `node` for `path`, showing `token`.
+pub async fn get(node: Node<'_>, path: &str, token: &str) -> io::Result<Answer> {
+    ask("GET", node, path, Some(token)).await
 }
 
 /// A short answer.
@@ -59,13 +79,13 @@ pub const PROOF: &str = "pgherd-proof";
 /// The whole answer to a question that is answered from memory, within `at_most`.
 pub async fn ask_soon(
     method: &str,
-    (host, port): (&str, u16),
+    node: Node<'_>,
     path: &str,
     token: Option<&str>,
     at_most: Duration,
 ) -> io::Result<Said> {
     let asked = async {
-        let answer = ask(method, host, port, path, token).await?;
+        let answer = ask(method, node, path, token).await?;
         let (code, proof) = (answer.code, answer.header(PROOF).map(str::to_owned));
         Ok(Said { code, proof, text: answer.text(SHORT_BYTES_MAX).await? })
     };
@@ -75,12 +95,15 @@ pub async fn ask_soon(
 
 async fn ask(
     method: &str,
-    host: &str,
-    port: u16,
+    Node { host, port, tls }: Node<'_>,
     path: &str,
     token: Option<&str>,
 ) -> io::Result<Answer> {
     let stream = within(CONNECT_AT_MOST, TcpStream::connect((host, port))).await?;
+    let stream: Box<dyn Wire> = match tls {
+        Some(files) => Box::new(within(CONNECT_AT_MOST, tls::connect(files, host, stream)).await?),
+        None => Box::new(stream),
+    };
     let named = match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
         Ok(IpAddr::V4(_)) | Err(_) => host.to_owned(),
@@ -92,8 +115,12 @@ async fn ask(
          Connection: close\r\n\r\n"
     );
     let mut stream = BufReader::new(stream);
-    within(SILENCE_AT_MOST, stream.get_mut().write_all(request.as_bytes())).await?;
-    let (code, headers) = within(SILENCE_AT_MOST, head(&mut stream)).await?;
+    let sent = async {
+        stream.get_mut().write_all(request.as_bytes()).await?;
+        stream.get_mut().flush().await
+    };
+    within(SILENCE_AT_MOST, sent).await?;
+    let (code, headers) = within(HEAD_AT_MOST, head(&mut stream)).await?;
     let mut answer = Answer { code, headers, stream, rest: Rest::Unknown };
     let chunked = answer.header("transfer-encoding").is_some_and(|how| how == "chunked");
     answer.rest = match answer.header("content-length").map(str::parse) {
@@ -105,7 +132,7 @@ async fn ask(
     Ok(answer)
 }
 
-async fn head(stream: &mut BufReader<TcpStream>) -> io::Result<(u16, Vec<(String, String)>)> {
+async fn head(stream: &mut Stream) -> io::Result<(u16, Vec<(String, String)>)> {
     let mut limited = stream.take(HEAD_BYTES_MAX);
     let mut lines = Vec::new();
     loop {
@@ -179,7 +206,7 @@ impl Answer {
     }
 }
 
-async fn chunk_length(stream: &mut BufReader<TcpStream>) -> io::Result<u64> {
+async fn chunk_length(stream: &mut Stream) -> io::Result<u64> {
     let mut line = String::new();
     stream.take(HEAD_BYTES_MAX).read_line(&mut line).await?;
     let digits = line.split(';').next().unwrap_or_default().trim();
@@ -214,7 +241,8 @@ mod tests {
                 let _ = stream.read(&mut request).await.unwrap();
                 stream.write_all(said.as_bytes()).await.unwrap();
             });
-            get("127.0.0.1", port, "/", "x").await?.text(1000).await
+            let node = Node { host: "127.0.0.1", port, tls: None };
+            get(node, "/", "x").await?.text(1000).await
         })
     }
 

@@ -75,6 +75,17 @@ pub enum Stream {
     Stderr,
 }
 
+/// What becomes of a line that somebody says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Say {
+    /// It is passed on.
+    It,
+    /// Another one is.
+    Instead(Vec<u8>),
+    /// None is.
+    Nothing,
+}
+
 /// The container's output. Clones write to the same place.
 #[derive(Clone)]
 pub struct OutputHandle(Arc<Shared>);
@@ -138,20 +149,20 @@ impl OutputHandle {
         self.0.filled.notify_one();
     }
 
-    /// Reads every line of `pipe` until its last writer has closed it, and passes on those for
-    /// which `passes` says so.
+    /// Reads every line of `pipe` until its last writer has closed it, and passes on what `says` makes
+    /// of each.
     pub async fn pump(
         self,
         tag: Tag,
         stream: Stream,
         mut pipe: impl AsyncRead + Unpin,
-        mut passes: impl FnMut(&[u8]) -> bool,
+        mut says: impl FnMut(&[u8]) -> Say,
     ) {
         let mut lines = Lines::default();
-        let mut pass_on = |line: &[u8], continued| {
-            if passes(line) {
-                self.piece(&tag, stream, line, continued);
-            }
+        let mut pass_on = |line: &[u8], continued| match says(line) {
+            Say::It => self.piece(&tag, stream, line, continued),
+            Say::Instead(other) => self.piece(&tag, stream, &other, continued),
+            Say::Nothing => {}
         };
         read_to_end(&mut pipe, |bytes| lines.feed(bytes, &mut pass_on)).await;
         lines.end(&mut pass_on);

@@ -94,7 +94,7 @@ pub(crate) fn serving(address: Address, role: Role, timeline: u32) -> Sighting {
         members: Vec::new(),
         instance: address.host.clone(),
         witness: false,
-        new_voter: None,
+        vote: None,
         voters: Vec::new(),
         backups: None,
         shown: Default::default(),

@@ -165,6 +165,9 @@ impl Product {
 
 /// `control::decide`, as far as this model goes.
 fn running(world: &mut World) -> Result<Option<Scenario>, Fault> {
+    if std::mem::take(&mut world.wishes) {
+        return Ok(Some(crate::in_place::wished()));
+    }
     let is_standby = world.data()?.is_standby;
     Ok(match (&world.elsewhere, is_standby) {
         (Some(_), false) => Some(Scenario::Rejoin { as_standby: false }),

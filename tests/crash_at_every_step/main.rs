@@ -4,6 +4,7 @@
 //! way is left out.
 
 mod elsewhere;
+mod in_place;
 mod life;
 mod restored;
 mod spoilt;

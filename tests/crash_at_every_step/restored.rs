@@ -21,6 +21,7 @@ pub(crate) fn kept() -> Kept {
         bytes: 1,
         major: 17,
         unfit: None,
+        verified: None,
     };
     let archive = Archive {
         name: "pgherd".to_owned(),

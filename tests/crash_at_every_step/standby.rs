@@ -3,6 +3,7 @@
 
 use crate::elsewhere::Record;
 use crate::world::{Data, Done, Failure, Fault, Way, Work, World, must};
+use pgherd::service::Listen;
 
 impl World {
     /// A slot, some of the files, all of them.
@@ -234,8 +235,12 @@ impl World {
     }
 
     pub(crate) fn discard_old(&mut self) -> Done {
-        let streamed = self.data()?.streamed;
-        must(self.work.old.is_none() || streamed, "old data goes before what replaced it streams")?;
+        let serves = matches!(self.server, Some(Listen::Consumer { .. }));
+        let is_kept = self.work.old.is_some();
+        let data = self.data()?;
+        let is_good = data.streamed || (data.in_place && serves);
+        must(!is_kept || is_good, "old data goes before what replaced it streams")?;
+        data.in_place = false;
         self.work.old = None;
         Ok(())
     }

@@ -27,7 +27,12 @@ impl World {
                 data.roles.insert("superuser", true);
                 data.databases.insert("postgres".to_owned());
             }
+            Step::BringBack { pgdata, .. } if World::is_beside(pgdata) => {
+                self.bring_back_beside()?;
+            }
             Step::BringBack { .. } => self.bring_back()?,
+            Step::RecoverBeside { .. } => self.recover_beside()?,
+            Step::ReplaceHistory => self.replace_history()?,
             Step::Recover { .. } => self.recover()?,
             Step::BeginArchive => self.own_archive = true,
             Step::StartPostgres { listen, durability } => self.start(*listen, *durability)?,
@@ -70,7 +75,11 @@ impl World {
                 self.id_kept = self.id || self.elsewhere.is_none();
                 self.id = self.id_kept;
             }
-            Step::ForgetOthers => must(self.asked()?.extension, "there are no records")?,
+            Step::ForgetOthers => {
+                let data = self.asked()?;
+                must(data.extension, "there are no records")?;
+                data.names_another = false;
+            }
             Step::RegisterPrimary => {
                 must(self.files.contains("repmgr.conf"), "repmgr needs its configuration")?;
                 let data = self.asked()?;
@@ -78,6 +87,7 @@ impl World {
                     data.extension && data.roles.get("repmgr") == Some(&true),
                     "repmgr cannot log in",
                 )?;
+                must(!data.names_another, "repmgr refuses a second primary")?;
                 data.registered = true;
             }
             Step::WriteBarmanConf => {
@@ -98,6 +108,7 @@ impl World {
             Step::AwaitPrimary { .. } => self.upstream = Some(self.elsewhere()?.generation),
             Step::ClaimIdentity => self.claim_identity()?,
             Step::DiscardCopy => self.work.clone = None,
+            Step::FollowByName => {} // Nobody's address changes here.
             Step::TakeCopy { .. } => self.take_copy(usize::MAX)?,
             Step::MoveIn => self.move_in(usize::MAX)?,
             Step::Fence => self.fence()?,
@@ -107,12 +118,13 @@ impl World {
             Step::AskArchive => self.ask_archive()?,
             Step::AwaitReplay | Step::AwaitStream => self.await_replay()?,
             Step::RegisterStandby => self.register_standby()?,
+            Step::Checkpoint => drop(self.asked()?),
             Step::DiscardOld => self.discard_old()?,
             // What the others may do meanwhile is the model's in `tests/lease_model`.
             Step::TakeLead
             | Step::Promote
             | Step::AwaitSynchronous { .. }
-            | Step::Checkpoint
+            | Step::AnnounceHandover
             | Step::AwaitReceived { .. }
             | Step::ReleaseLead { .. } => unreachable!("nobody keeps a record of who leads here"),
         }
@@ -129,6 +141,7 @@ impl World {
             Step::InitDataDirectory { .. }
             | Step::BringBack { .. }
             | Step::Recover { .. }
+            | Step::RecoverBeside { .. }
             | Step::RunInitHooks
             | Step::EnsureRole { .. }
             | Step::Complete { .. }
@@ -139,7 +152,9 @@ impl World {
             // Each is one file, one transaction or one process: there or not.
             Step::StartPostgres { .. }
             | Step::BeginArchive
+            | Step::ReplaceHistory
             | Step::StopPostgres
+            | Step::FollowByName
             | Step::WritePostgresConf
             | Step::CheckServerSettings
             | Step::EnsureSuperuserPassword
@@ -162,6 +177,7 @@ impl World {
             | Step::TakeLead
             | Step::Promote
             | Step::AwaitSynchronous { .. }
+            | Step::AnnounceHandover
             | Step::Checkpoint
             | Step::AwaitReceived { .. }
             | Step::ReleaseLead { .. } => 0,
@@ -180,12 +196,19 @@ impl World {
             Step::InitDataDirectory { .. } => {
                 self.data.get_or_insert_default().marked = true;
             }
+            Step::BringBack { pgdata, .. } if World::is_beside(pgdata) => {
+                let half = Data { marked: true, garbage: true, in_place: true, ..Data::default() };
+                self.work.clone = Some(half);
+            }
             Step::BringBack { .. } => {
                 let data = self.data.get_or_insert_default();
                 (data.marked, data.garbage) = (true, true);
             }
             // It replays, and nothing of it is on the disk.
             Step::Recover { .. } => self.data()?.garbage = true,
+            Step::RecoverBeside { .. } => {
+                self.work.clone.iter_mut().for_each(|data| data.garbage = true);
+            }
             Step::RunInitHooks => {
                 let data = self.asked()?;
                 data.hooks_begun += 1;

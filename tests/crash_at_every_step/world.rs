@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) upstream: Option<Generation>,
     /// The server is killed, by the kernel for its memory say, whenever it is about to be stopped.
     pub(crate) is_killed_first: bool,
+    /// A person wants a backup back, once.
+    pub(crate) wishes: bool,
     /// Another node follows this one, and answers.
     pub(crate) is_followed: bool,
     /// Who leads, if it is not this node that does.
@@ -79,6 +81,10 @@ pub(crate) struct Data {
     pub(crate) restored: bool,
     /// It has replayed what came after it, and is a history of its own.
     pub(crate) recovered: bool,
+    /// The mark of a restore on a running cluster is in it.
+    pub(crate) in_place: bool,
+    /// Another node is in repmgr's records as the primary.
+    pub(crate) names_another: bool,
     /// For others, from the time when it was a primary.
     pub(crate) slots: bool,
     pub(crate) way: Way,
@@ -272,10 +278,12 @@ impl World {
                 may_be_in_use: false,
                 half_rewound: self.rewinding && !moves_in,
                 moves_in,
+                restored: self.restored(),
             })
         };
         let moves_in = self.work.cloned.is_some() || self.work.moving_in.is_some();
         match &self.data {
+            _ if moves_in && self.restored_moves_in() => cluster(Role::Primary, None, true),
             _ if moves_in => cluster(Role::Standby, None, true),
             Some(data) if data.marked => DataDirectory::Unfinished,
             None => DataDirectory::Empty,

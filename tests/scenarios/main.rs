@@ -56,6 +56,7 @@ fn plans_are_their_golden_files() {
                 ("RESTORE_TARGET_ACTION", "pause"),
             ]),
         ),
+        ("restore-in-place", Means::EveryAccount, restore::in_place(&[])),
     ] {
         golden(name, &plan(&defaults(), means, scenario).to_string());
     }
@@ -475,4 +476,21 @@ fn defaults() -> Settings {
 fn read(variables: &[(&str, &str)]) -> Settings {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     settings::read(variables, |path| fs::read_to_string(path)).expect("these settings are right")
+}
+
+/// It would end again for the same reason, and what is shut down in order may have room enough.
+#[test]
+fn a_server_that_was_killed_waits_for_room_for_its_wal() {
+    let with = |shut_down, free_mib| {
+        let mut cluster = on_disk(Role::Primary, 1);
+        cluster.control.iter_mut().for_each(|control| control.shut_down = shut_down);
+        let data_directory = DataDirectory::Cluster(cluster);
+        let free_mib = Some(free_mib);
+        let situation = Situation { data_directory, free_mib, ..fine() };
+        scenario::recognise(&defaults(), &situation).expect("it is no refusal")
+    };
+    let Decision::Wait(wait) = with(false, 15) else { panic!("it begins") };
+    assert!(wait.to_string().contains("pg_wal has 15 MiB free"), "{wait}");
+    assert!(matches!(with(false, 16), Decision::Begin(_)));
+    assert!(matches!(with(true, 0), Decision::Begin(_)));
 }

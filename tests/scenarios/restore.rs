@@ -1,12 +1,12 @@
 //! "Restore DB from backup": which backup serves what is asked for, and what is refused before anything is
 //! touched.
 
-use crate::sightings::{heard_of, leads, says, serves};
+use crate::sightings::{heard_of, leads, on_disk, says, serves};
 use crate::{FIRST_START, fine, read};
 use pgherd::cluster::{Archive, Backup, History, Lsn, Moment, Role, Standing, SystemId, Timeline};
 use pgherd::scenario::{
-    self, DataDirectory, Decision, Kept, KeptBy, Lead, Ourselves, Restore, Scenario, Situation,
-    Wait,
+    self, DataDirectory, Decision, Kept, KeptBy, Lead, Ourselves, Restore, Restored, RestoredFrom,
+    Scenario, Situation, Wait,
 };
 
 /// The second of three, after which another node led.
@@ -25,6 +25,7 @@ fn backup(id: &str, timeline: u32, end: u64, ended: &str) -> Backup {
         bytes: 30 << 20,
         major: 17,
         unfit: None,
+        verified: None,
     }
 }
 
@@ -251,4 +252,105 @@ fn a_restore_takes_the_place_of_a_recorded_history_by_a_persons_word_only() {
     assert_eq!(joins, Ok(Decision::Begin(Scenario::StandbyFirstStart { begun_anew: false })));
     let free = Situation { lead: Lead::Free, kept: kept(), ..fine() };
     assert!(matches!(asked(&quorum, &free), Ok(Decision::Begin(Scenario::Restore { .. }))));
+}
+
+/// The cluster that [`kept`] is of, which runs.
+fn running() -> RestoredFrom {
+    let lsn = Lsn(0x5800);
+    RestoredFrom { major: 17, system: SystemId(7), timeline: Timeline(3), lsn, free_mib: None }
+}
+
+fn chosen_in_place(
+    variables: &[(&str, &str)],
+    kept: Kept,
+    from: &RestoredFrom,
+) -> Result<Restore, String> {
+    let variables: Vec<_> = [("RESTORE_FROM", "latest")].iter().chain(variables).copied().collect();
+    let asked = read(&variables).restore.expect("it is asked for");
+    scenario::choose_in_place(&asked, kept, from).map_err(|why| why.to_string())
+}
+
+/// What is begun where the cluster runs and a person asks for it.
+pub(crate) fn in_place(variables: &[(&str, &str)]) -> Scenario {
+    let restore = chosen_in_place(variables, kept(), &running()).expect("it can be done");
+    Scenario::RestoreInPlace { restore: Box::new(restore) }
+}
+
+#[test]
+fn a_running_cluster_is_restored_from_its_own_backups_where_there_is_room_and_nothing_is_missing() {
+    let refused = |variables: &[(&str, &str)], kept: Kept, from: RestoredFrom, says: &str| {
+        let why = chosen_in_place(variables, kept, &from).expect_err("it cannot be done");
+        assert!(why.contains(says), "{why}");
+    };
+    let other = RestoredFrom { system: SystemId(8), ..running() };
+    refused(&[], kept(), other, "of another cluster");
+    let full = RestoredFrom { free_mib: Some(100), ..running() };
+    refused(&[], kept(), full, "has 100 MiB free");
+    // barman has heard nothing of what the cluster writes now.
+    let ahead = RestoredFrom { timeline: Timeline(4), ..running() };
+    refused(&[], kept(), ahead, "--target-timeline 3");
+    let said = chosen_in_place(&[("RESTORE_TARGET_TIMELINE", "3")], kept(), &ahead);
+    assert_eq!(said.map(|restore| restore.timeline), Ok(Timeline(3)));
+    // Somebody was promoted by hand once, and another way was gone on.
+    let parted = RestoredFrom { timeline: Timeline(2), ..running() };
+    refused(&[], kept(), parted, "--target-timeline 2");
+    let silent = Kept { unclear: vec!["backup:8008 (refused)".to_owned()], ..Kept::default() };
+    refused(&[], silent, running(), "not asked: backup:8008");
+    // Of two that keep backups the one counts that has the cluster's end.
+    let mut two = kept();
+    let mut older = archive("pgherd");
+    older.backups.truncate(2);
+    older.histories.clear();
+    older.ends = vec![(Timeline(1), Lsn(0x3000))];
+    two.archives.insert(0, (KeptBy::Node("node2".to_owned(), 8008), older));
+    let chosen = chosen_in_place(&[], two, &running()).expect("it can be done");
+    assert_eq!((chosen.kept_by, chosen.backup.id.as_str()), (KeptBy::Here, THIRD));
+}
+
+#[test]
+fn what_is_lost_by_a_restore_is_said_before_it() {
+    let foreseen = |variables: &[(&str, &str)]| {
+        let restore = chosen_in_place(variables, kept(), &running()).expect("it can be done");
+        scenario::foreseen(&restore, &running(), "node1", &["node2".to_owned()])
+    };
+    let all = foreseen(&[]);
+    assert!(all.contains("Nothing is lost") && all.contains("node2"), "{all}");
+    let moment = foreseen(&[("RESTORE_TARGET_TIME", "2026-11-20 12:00")]);
+    assert!(moment.contains("LOST: all that was written after 2026-11-20 12:00"), "{moment}");
+    let before = foreseen(&[("RESTORE_TARGET_TIMELINE", "1")]);
+    assert!(before.contains("LOST: all that was written after the end of timeline 1"), "{before}");
+    let restore = chosen_in_place(&[], kept(), &running()).expect("it can be done");
+    let parted = RestoredFrom { timeline: Timeline(2), ..running() };
+    let other = scenario::foreseen(&restore, &parted, "node1", &[]);
+    assert!(other.contains("LOST:"), "{other}");
+}
+
+/// The record decides about a restore that was interrupted when it was complete.
+#[test]
+fn a_restored_copy_takes_its_place_where_the_record_says_so_and_is_thrown_away_else() {
+    let quorum = [("PGHERD_VOTERS", "node1,node2,backup"), ("HOSTNAME", "node1")];
+    let recorded = |holder: &str, timeline| Lead::Held {
+        holder: holder.to_owned(),
+        address: holder.parse().expect("an address"),
+        system: SystemId(7),
+        timeline: Timeline(timeline),
+    };
+    let begins = |lead: Lead, sightings| {
+        let mut cluster = on_disk(Role::Primary, 3);
+        cluster.restored = Restored::Beside(Timeline(4));
+        let data_directory = DataDirectory::Cluster(cluster);
+        let situation = Situation { data_directory, lead, sightings, ..fine() };
+        scenario::recognise(&read(&quorum), &situation).expect("it is no refusal")
+    };
+    let moves_in = Decision::Begin(Scenario::MoveInRestored);
+    assert_eq!(begins(recorded("node1", 4), Vec::new()), moves_in);
+    // Its plans begin with throwing away what is beside.
+    let as_before = Decision::Begin(Scenario::PrimaryRestart { adopted: false });
+    assert_eq!(begins(recorded("node1", 3), Vec::new()), as_before);
+    let rejoins = Decision::Begin(Scenario::Rejoin { as_standby: false });
+    assert_eq!(begins(recorded("node2", 4), vec![leads("node2", 4)]), rejoins);
+    assert_eq!(begins(Lead::NotKept, Vec::new()), as_before);
+    // It is the voters who know.
+    let silent = Lead::Unknown { why: "they are silent".to_owned() };
+    assert!(matches!(begins(silent, Vec::new()), Decision::Wait(Wait::Voters { .. })));
 }

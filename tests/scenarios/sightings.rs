@@ -4,7 +4,7 @@ use pgherd::cluster::{
     Address, Answer, ControlData, Lsn, NodeState, Report, Role, Sighting, Standing, SystemId,
     Timeline,
 };
-use pgherd::scenario::Cluster;
+use pgherd::scenario::{Cluster, Restored};
 
 const OURS: SystemId = SystemId(7);
 
@@ -23,6 +23,7 @@ pub(crate) fn on_disk(role: Role, timeline: u32) -> Cluster {
         may_be_in_use: false,
         half_rewound: false,
         moves_in: false,
+        restored: Restored::Nothing,
     }
 }
 
@@ -42,7 +43,7 @@ pub(crate) fn says(host: &str, standing: Standing) -> Sighting {
         members: Vec::new(),
         instance: host.to_owned(),
         witness: false,
-        new_voter: None,
+        vote: None,
         voters: Vec::new(),
         backups: None,
         shown: Default::default(),

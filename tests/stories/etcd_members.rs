@@ -1,8 +1,10 @@
 //! The voters' etcd, as Debian builds it, with our certificates, flags and client.
 
 use crate::harness::{Container, Network, Recipe, await_that, docker, unique};
-use pgherd::cluster::Address;
-use pgherd::etcd::{Beginning, Client, EtcdError, Expected, Member, Written, tls};
+use pgherd::cluster::{Address, Token};
+use pgherd::etcd::{
+    Beginning, Client, EtcdError, Expected, Member, MemberError, Votes, Written, tls,
+};
 use pgherd::layout::Layout;
 use pgherd::settings::{self, EtcdEndpoint, Secret, Settings};
 use pgherd::system::account::Account;
@@ -31,7 +33,7 @@ impl Voters {
         for (index, name) in VOTERS.iter().enumerate() {
             let token = if index == 2 { third_s_token } else { "token" };
             voters.members.push(voters.member(name, token));
-            let container = voters.begin(index, &Beginning::Together);
+            let container = voters.begin(index, &Beginning::Together { token: of_all() });
             voters.containers.push(container);
         }
         voters
@@ -51,7 +53,7 @@ impl Voters {
         let ourselves = Address { host: name.to_owned(), port: 5432 };
         let member = Member::of(&settings, &layout, &ourselves).expect("a voter");
         member.write_files(&settings, "a-hostname", &Account::current()).expect("written");
-        assert!(member.is_new());
+        assert!(member.may_found() && member.vote().is_none());
         member
     }
 
@@ -97,6 +99,17 @@ impl Drop for Voters {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.state);
     }
+}
+
+/// As they would agree on.
+fn of_all() -> Token {
+    Token(VOTERS.map(|name| (name.to_owned(), "1".to_owned())).into())
+}
+
+/// How `member` begins, where the others are etcds without a pgherd.
+fn prepared(member: &Member, others: &Client) -> Result<Beginning, MemberError> {
+    let us = Account::current();
+    running(member.prepare(others, &Votes::new(), false, &us, WITHIN))
 }
 
 fn copied(from: &std::path::Path, to: &std::path::Path) {
@@ -217,16 +230,14 @@ fn a_voter_whose_disk_was_lost_joins_again_and_only_where_there_is_a_majority() 
     drop(lost);
     // Without a majority it is not known what it knew.
     voters.containers[0].pause();
-    let waits = running(member.prepare(&others, 0, Duration::from_secs(2)));
+    let waits = prepared(&member, &others);
     assert!(waits.is_err(), "{waits:?}");
     voters.containers[0].unpause();
 
-    let beginning = await_that("the others take it in again", || {
-        running(member.prepare(&others, 0, WITHIN)).ok()
-    });
+    let beginning = await_that("the others take it in again", || prepared(&member, &others).ok());
     assert!(matches!(beginning, Beginning::Joins { .. }), "{beginning:?}");
     // Killed before etcd began: the same again.
-    let again = running(member.prepare(&others, 0, WITHIN)).expect("it is awaited");
+    let again = prepared(&member, &others).expect("it is awaited");
     assert_eq!(again, beginning);
     let third = voters.begin(2, &beginning);
     voters.containers.push(third);

@@ -208,6 +208,18 @@ fn a_primary_that_is_stopped_hands_over_first() {
     let record = prober.end(&cluster, new, &cluster.others(&[new]));
     println!("{:?} without a write", record.longest_gap());
     assert!(record.longest_gap() < LEASE, "{:?} without a write", record.longest_gap());
+
+    // Where it does not, the log says why.
+    let (code, said) = cluster.wish(new, "PUT", "/pause");
+    assert_eq!(code, 202, "{said}");
+    cluster.node(new).await_showing("it is paused", || {
+        let (_, status) = cluster.node(new).http("/status").unwrap_or_default();
+        status.contains("\"paused\":true").then_some(()).ok_or(status)
+    });
+    let lines = cluster.log_lines(new);
+    cluster.stop(new);
+    let log = cluster.log_since(new, lines);
+    assert!(log.contains("the lead is not handed over first: paused (pgherd resume)"), "{log}");
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn two_nodes(change: impl Fn(Recipe) -> Recipe) -> Cluster {
 /// has it.
 fn forget_archived_wal(primary: &Node, backup: &Backup) {
     primary.ask("SELECT pg_drop_replication_slot('repmgr_slot_2')");
-    primary.ask("CREATE TABLE later AS SELECT generate_series(1, 1000) AS n");
+    primary.ask("CREATE TABLE IF NOT EXISTS later AS SELECT generate_series(1, 1000) AS n");
     for _ in 0..2 {
         backup.await_archived(primary);
         primary.ask("CHECKPOINT");
@@ -202,6 +202,62 @@ fn a_slave_that_was_away_too_long_catches_up_from_the_archive_or_is_cloned_where
     forget_wal(primary);
     cluster.start(2);
     slave.await_log(CLONED_AGAIN);
+    cluster.await_following(1, &[2]);
+    looks_into_no_archive(slave);
+    cluster.keeps_its_secrets();
+}
+
+/// As pg_rewind leaves it where the histories parted long ago: a file is missing of what it has to replay before
+/// anybody can connect. The primary has it no more.
+fn lose_wal_in_the_midst(cluster: &Cluster, backup: &Backup) {
+    let (primary, slave) = (cluster.node(1), cluster.node(2));
+    let redo = "SELECT pg_walfile_name(redo_lsn) FROM pg_control_checkpoint()";
+    primary.ask("CHECKPOINT");
+    await_follows(slave, primary);
+    slave.ask("CHECKPOINT");
+    let redo = primary.ask(redo);
+    for _ in 0..4 {
+        primary.ask("CREATE TABLE IF NOT EXISTS more (n int); INSERT INTO more SELECT generate_series(1, 1000)");
+        backup.await_archived(primary);
+    }
+    await_follows(slave, primary);
+    cluster.stop(2);
+    let next = format!(
+        "{}{:08X}",
+        &redo[..16],
+        u32::from_str_radix(&redo[16..], 16).expect("a number") + 1
+    );
+    fs::remove_file(slave.pgdata().join("pg_wal").join(&next)).expect("it is there");
+    forget_archived_wal(primary, backup);
+}
+
+#[test]
+#[ignore = "needs docker: make test"]
+fn a_slave_that_misses_wal_before_it_can_serve_fetches_it_or_is_cloned_when_somebody_says_so() {
+    let cluster = two_nodes(|recipe| recipe);
+    cluster.begin(0);
+    let (primary, slave) = (cluster.node(1), cluster.node(2));
+    let backup = Backup::of(&cluster);
+    backup.await_backup(primary);
+    await_follows(slave, primary);
+    lose_wal_in_the_midst(&cluster, &backup);
+    cluster.start(2);
+    slave.await_log("misses the WAL file");
+    cluster.await_following(1, &[2]);
+    let log = slave.log();
+    assert!(!log.contains(CLONED_AGAIN), "{log}");
+    looks_into_no_archive(slave);
+
+    lose_wal_in_the_midst(&cluster, &backup);
+    backup.container.stop();
+    cluster.start(2);
+    slave.await_showing("its status warns of what it waits for", || {
+        let status = slave.status();
+        let tells = status.contains("pgherd reinit node2") && status.contains("node1 leads");
+        tells.then_some(()).ok_or(status)
+    });
+    let cloned = slave.exec(["pgherd", "reinit", "node2"]);
+    assert_eq!(cloned.status, 0, "{}", cloned.text());
     cluster.await_following(1, &[2]);
     looks_into_no_archive(slave);
     cluster.keeps_its_secrets();

@@ -15,6 +15,35 @@ const CHECKS: &str = r#"(() => {
   if (wide > innerWidth) found.push(`it is ${wide} wide, on a screen of ${innerWidth}`);
   if (document.querySelectorAll("h1").length !== 1) found.push("it has not one h1");
   if (document.querySelectorAll("main").length !== 1) found.push("it has not one main");
+  if (!document.documentElement.lang) found.push("it has no language");
+  if (!document.title.trim()) found.push("it has no title");
+  const zoom = document.querySelector("meta[name=viewport]")?.content ?? "";
+  if (/user-scalable=no|maximum-scale/.test(zoom)) found.push(`it cannot be made larger: ${zoom}`);
+  let level = 0;
+  for (const one of document.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
+    if (!one.checkVisibility()) continue;
+    if (one.tagName[1] > level + 1) found.push(`a level is left out before: ${one.outerHTML}`);
+    level = Number(one.tagName[1]);
+  }
+  for (const one of document.querySelectorAll("th")) {
+    if (!one.scope && !one.getAttribute("role")) found.push(`whose heading: ${one.outerHTML}`);
+  }
+  for (const name of ["aria-labelledby", "aria-describedby", "aria-controls", "for"]) {
+    for (const one of document.querySelectorAll(`[${name}]`)) for (const id of one.getAttribute(name).split(" ")) {
+      if (!document.getElementById(id)) found.push(`${name}, and there is no ${id}`);
+    }
+  }
+  const reached = "a[href], button, input, select, textarea, summary, [tabindex]";
+  for (const one of document.querySelectorAll(reached)) {
+    if (one.tabIndex > 0) found.push(`out of turn: ${one.outerHTML.slice(0, 80)}`);
+    if (one.closest("[aria-hidden=true]")) found.push(`reached and not read: ${one.outerHTML.slice(0, 80)}`);
+    const {width, height, right} = one.getBoundingClientRect();
+    if (right < 0) continue; // To be seen when one comes to it.
+    const inLine = one.tagName === "A" && getComputedStyle(one).display === "inline";
+    if (one.checkVisibility() && !inLine && Math.min(width, height) < 24) {
+      found.push(`hard to hit, ${width} by ${height}: ${one.outerHTML.slice(0, 80)}`);
+    }
+  }
   for (const one of document.querySelectorAll("section, aside, table, dialog")) {
     const title = document.getElementById(one.getAttribute("aria-labelledby"));
     if (!title?.textContent.trim()) found.push(`no title: ${one.outerHTML.slice(0, 80)}`);
@@ -54,6 +83,18 @@ const CHECKS: &str = r#"(() => {
   return found;
 })()"#;
 
+/// What a reader with a keyboard comes to, in the order of the page.
+const REACHED: &str = r#"window.reached = [...document.querySelectorAll(
+  "a[href], button, input, select, textarea, summary, [tabindex='0']"
+)].filter((one) => one.checkVisibility() && !one.disabled && !one.closest("dialog:not([open])")),
+window.reached.length"#;
+
+/// Where the reader is now: which of those it is, and whether that is seen.
+const FOCUSED: &str = r#"(() => {
+  const one = document.activeElement, style = getComputedStyle(one);
+  return [window.reached.indexOf(one), style.outlineStyle !== "none" || style.boxShadow !== "none"];
+})()"#;
+
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots").join(format!("{name}.png"))
 }
@@ -70,6 +111,16 @@ fn look(browser: &mut Browser, name: &str) {
     browser.resize(1280, false);
 }
 
+/// With the tab key one comes to everything, in the order in which it is read, and sees where one is.
+fn walk(browser: &mut Browser) {
+    let count = browser.eval(REACHED).as_u64().expect("a number");
+    assert!(count > 0, "there is something to come to");
+    for number in 0..count {
+        browser.tab();
+        assert_eq!(browser.eval(FOCUSED), serde_json::json!([number, true]), "of {count}");
+    }
+}
+
 #[test]
 #[ignore = "needs docker: make test"]
 fn a_failover_is_watched_on_one_page_and_a_switchover_asked_for_on_it() {
@@ -80,6 +131,7 @@ fn a_failover_is_watched_on_one_page_and_a_switchover_asked_for_on_it() {
     let url = format!("http://{}:8008/", cluster.node(watched).ip());
     browser.open(&url, LIVE);
     browser.await_true("document.querySelectorAll('.herd .line').length === 2");
+    walk(&mut browser);
     look(&mut browser, "well");
     // It is gone with the page: whoever finds it there later has not seen another one.
     browser.eval("window.first = true; window.said = []; new MutationObserver(() => {

@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 const IN_ORDER_WITHIN: Duration = Duration::from_secs(120);
 
 /// As in `compose/primary-standby.yml`: all three vote.
-fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     Cluster::stack_with(|_, recipe| {
         let flags = ["-c", "autovacuum=off"];
         recipe.env("PGHERD_FAILOVER", "quorum").command(["postgres"].into_iter().chain(flags))
     })
 }
 
-fn barman(node: &Container, words: &[&'static str]) -> Answer {
+pub(crate) fn barman(node: &Container, words: &[&'static str]) -> Answer {
     node.exec_as("barman", ["barman"].into_iter().chain(words.iter().copied()))
 }
 
 /// The ids of those that are done.
-fn backups(node: &Container) -> Vec<String> {
+pub(crate) fn backups(node: &Container) -> Vec<String> {
     let listed = barman(node, &["list-backup", "pgherd"]).stdout;
     let is_done = |line: &&str| line.contains("Size:") && !line.contains("WAITING_FOR_WALS");
     let id = |line: &str| line.split_whitespace().nth(1).unwrap_or_default().to_owned();
@@ -128,7 +128,7 @@ fn from_any_node(node: &Node) {
 }
 
 /// The WAL files that are missing between the first and the last of a timeline.
-fn holes(node: &Container) -> String {
+pub(crate) fn holes(node: &Container) -> String {
     let script = "cd /home/barman/data/pgherd/wals && last= && \
         for file in $(for dir in ????????????????; do ls $dir; done | grep -xE '[0-9A-F]{24}'); do \
           timeline=${file:0:8}; number=$((16#${file:16:8})); \

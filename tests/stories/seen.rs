@@ -1,7 +1,8 @@
 //! A cluster is seen, and its primary found, from each of its nodes.
 
-use crate::harness::{Cluster, LEADS_WITHIN, TOKEN};
+use crate::harness::{Cluster, LEADS_WITHIN, LEASE, TOKEN, await_that};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// What a browser gets.
 fn page(cluster: &Cluster, id: usize) -> String {
@@ -54,6 +55,17 @@ fn every_node_shows_the_whole_cluster_and_who_leads_through_a_failover() {
     assert_eq!(code, 202, "any node asks the one that leads: {said}");
 
     cluster.kill(1);
+    let killed = Instant::now();
+    let state = |id: usize| {
+        let seen = json(&cluster, id, "/status");
+        (seen["state"].as_str().unwrap_or_default().to_owned(), seen["primary"].clone())
+    };
+    await_that("it is said that nobody leads", || {
+        (state(sync) == ("failing-over".to_owned(), Value::Null)).then_some(())
+    });
+    let said = killed.elapsed();
+    println!("failing-over is said after {:.2} s", said.as_secs_f64());
+    assert!(said < LEASE + Duration::from_secs(1), "{said:?}");
     let leader = cluster.await_primary(&[2, 3], LEADS_WITHIN);
     let other = 5 - leader;
     for id in [leader, other] {

@@ -97,7 +97,9 @@ fn the_third_voice_knows_who_was_promoted_and_backups_follow() {
     cluster.await_order(2, &[1]);
     await_content_barman(cluster.node(3), Duration::from_secs(130));
     let before = backups(cluster.node(3));
-    barman(cluster.node(3), &["backup", "pgherd"]).ok();
-    assert_eq!(backups(cluster.node(3)), before + 1);
+    cluster.node(3).await_alive("one more is taken, after any that is being taken", || {
+        (barman(cluster.node(3), &["backup", "pgherd"]).status == 0).then_some(())
+    });
+    assert!(backups(cluster.node(3)) > before);
     prober.end(&cluster, 2, &[1]);
 }

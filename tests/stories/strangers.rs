@@ -77,6 +77,20 @@ fn a_stranger_on_the_network_cannot_write_replicate_change_roles_read_a_backup_v
     let members = ["psql", "-XAtq", "-d", "repmgr", "-c", "SELECT count(*) FROM repmgr.nodes"];
     assert_eq!(cluster.node(1).exec_as("postgres", members).ok(), "3");
     assert_eq!(cluster.primaries(), [1]);
+    // Whoever is asked to look looks; that is in nobody's way. Longer than two leases: only looking on can
+    // show that none runs out.
+    let flood = "import socket, sys, threading, time
+end = time.monotonic() + 10
+def flood(host):
+    while time.monotonic() < end:
+        with socket.create_connection((host, 8008), 5) as link:
+            link.sendall(b'POST /lease/look HTTP/1.0\\r\\n\\r\\n')
+            link.recv(99)
+threads = [threading.Thread(target=flood, args=(f'node{n}',)) for n in (1, 1, 2, 3)]
+[one.start() for one in threads]
+[one.join() for one in threads]";
+    stranger.exec(["python3", "-c", flood]).ok();
+    assert_eq!(cluster.primaries(), [1], "its lease was renewed meanwhile");
     assert_eq!(cluster.wish(1, "PUT", "/pause?on=false").0, 202, "who has the token may");
     cluster.await_settled(1);
     let record = prober.end(&cluster, 1, &[2, 3]);

@@ -68,8 +68,41 @@ fn a_switchover_that_cannot_be_is_refused_and_nothing_has_changed() {
     cluster.start(3);
     let primary = cluster.await_primary(&[1, 2], LEADS_WITHIN);
     cluster.await_settled(primary);
+    assert_eq!(cluster.wish(1, "PUT", "/maintenance?node=node3").0, 202);
+    let asked = cluster.node(1);
+    asked.await_showing("node3 is refused for its maintenance", || {
+        let (code, said) = cluster.wish(1, "POST", "/switchover?to=node3&dry_run=1");
+        (code == 409 && said.contains("maintenance off node3")).then_some(()).ok_or(said)
+    });
     let record = prober.end(&cluster, primary, &cluster.others(&[primary]));
     assert_eq!(record.timelines(), [1].into());
+}
+
+/// Paused, roles change only because people say so; and then they do.
+#[test]
+#[ignore = "needs docker: make test"]
+fn while_paused_a_switchover_is_done_and_nothing_else() {
+    let (cluster, prober) = voting();
+    assert_eq!(cluster.wish(1, "PUT", "/pause?on=true").0, 202);
+    cluster.node(2).await_showing("it is paused", || {
+        let status = cluster.node(2).status();
+        status.contains("paused").then_some(()).ok_or(status)
+    });
+    let to = cluster.await_synchronous(1);
+    let name = cluster.node(to).name.clone();
+    let ended = cluster.node(1).exec(["pgherd", "switchover", "--to", &name]);
+    assert_eq!(ended.status, 0, "{}", ended.text());
+    cluster.await_primary(&[to], LEADS_WITHIN);
+    cluster.await_following(to, &cluster.others(&[to]));
+    prober.await_rows();
+    // In order, and back again.
+    cluster.stop(to);
+    cluster.start(to);
+    cluster.await_primary(&[to], LEADS_WITHIN);
+    prober.await_rows();
+    assert_eq!(cluster.wish(to, "PUT", "/pause?on=false").0, 202);
+    cluster.await_settled(to);
+    prober.end(&cluster, to, &cluster.others(&[to]));
 }
 
 /// A little later each time.

@@ -91,7 +91,7 @@ impl Beginning {
                 members: Vec::new(),
                 instance: format!("n{other}"),
                 witness: false,
-                new_voter: None,
+                vote: None,
                 voters: Vec::new(),
                 backups: None,
                 shown: Default::default(),

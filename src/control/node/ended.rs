@@ -24,6 +24,7 @@ impl Node {
         };
         self.row().scenario = None;
         self.row().waits_for = None;
+        self.stands = None;
         self.note_stage(None);
         match &ended {
             Ok(_) => self.note("scenario.ended", None, scenario.title()),
@@ -32,7 +33,7 @@ impl Node {
         let serves = self.hands.supervisor.listening().is_some();
         match ended {
             Ok(_) if scenario == Scenario::BackupNodeStart => self.keeps_backups(),
-            Ok(_) if scenario == Scenario::Recovery => self.look(Duration::ZERO),
+            Ok(_) if looks_again(&scenario) => self.look(Duration::ZERO),
             Ok(_) if matches!(scenario, Scenario::HandOver { .. }) => self.handed_over(),
             Ok(undone) if serves => {
                 self.undone = undone.iter().map(undone_warning).collect();
@@ -72,6 +73,7 @@ impl Node {
             self.forget_the_word();
         }
         match scenario {
+            Scenario::RestoreInPlace { .. } => self.restore_failed(&chain(failed)),
             Scenario::HandOver { .. } => self.not_handed_over(serves),
             Scenario::TakeOver if serves => {
                 self.undone = vec![match is_refused(&failed.source) {
@@ -115,7 +117,9 @@ impl Node {
                 self.try_again();
             }
             // Whoever has the backup may be back then.
-            Scenario::Restore { .. } if matches!(&failed.source, StepError::Backup(_)) => {
+            Scenario::Restore { .. }
+                if matches!(&failed.source, StepError::Backup(_) | StepError::Cloud(_)) =>
+            {
                 self.try_again();
             }
             // The server ended meanwhile.
@@ -124,6 +128,7 @@ impl Node {
             }
             Scenario::PrimaryFirstStart { .. }
             | Scenario::Restore { .. }
+            | Scenario::MoveInRestored
             | Scenario::PrimaryRestart { .. }
             | Scenario::Recovery
             | Scenario::StandbyRestart { .. }
@@ -242,11 +247,21 @@ impl Node {
     }
 }
 
+/// It leaves no server, and what is on the disk then is a primary's.
+fn looks_again(scenario: &Scenario) -> bool {
+    matches!(
+        scenario,
+        Scenario::Recovery | Scenario::RestoreInPlace { .. } | Scenario::MoveInRestored
+    )
+}
+
 /// What the server is after `scenario`.
 fn made_by(scenario: &Scenario) -> Role {
     match scenario {
         Scenario::PrimaryFirstStart { .. }
         | Scenario::Restore { .. }
+        | Scenario::RestoreInPlace { .. }
+        | Scenario::MoveInRestored
         | Scenario::PrimaryRestart { .. }
         | Scenario::Recovery
         | Scenario::Promoted
@@ -276,7 +291,11 @@ fn instead_of(scenario: &Scenario, failed: &PlanError) -> Option<Scenario> {
             Scenario::FromArchive
         }
         (
-            StepError::Standby(StandbyError::WalGone { .. } | StandbyError::NotArchived { .. }),
+            StepError::Standby(
+                StandbyError::WalGone { .. }
+                | StandbyError::NotArchived { .. }
+                | StandbyError::TwoOfOneNumber(_),
+            ),
             _,
         )
         | (_, Step::Rewind) => Scenario::Replace,

@@ -1,11 +1,13 @@
 //! The lead is given to another node because a person says so, or because this one is to stop.
 
+use super::super::synchronous::BYTES_MAX;
 use super::wishes::Granted;
 use super::{Event, Node, Phase, ScheduledSwitchover};
 use crate::cluster::Role;
+use crate::control::bytes_in_words;
 use crate::execute::Other;
 use crate::keeper::Seen;
-use crate::lead::{Appointment, Desire};
+use crate::lead::{Appointment, Desire, Why};
 use crate::scenario::Scenario;
 use crate::service::Shutdown;
 use crate::settings::Failover;
@@ -151,7 +153,34 @@ impl Node {
                 "{to} does not stream from this node just now, so it could not go on: see pgherd status"
             ));
         }
+        self.refuse_successor(other, &seen)?;
         Ok(to)
+    }
+
+    /// What it would not be chosen for, or would not end in time for: better said now than found out when
+    /// writes have stopped.
+    fn refuse_successor(&self, other: &Other, seen: &Seen) -> Result<(), String> {
+        let to = &other.rival.name;
+        if seen.desired.maintenance.contains(to) {
+            return Err(format!(
+                "{to} is in maintenance: end that first (pgherd maintenance off {to})"
+            ));
+        }
+        let Some(says) = &other.rival.says else { return Ok(()) };
+        if says.priority == 0 {
+            return Err(format!(
+                "{to} has REPMGR_PRIORITY 0 and is never promoted: give it another one, or name another node"
+            ));
+        }
+        let is_sync = seen.record.as_ref().is_some_and(|record| record.sync.contains(to));
+        let lag = self.snapshot.nodes[0].lsn.map_or(0, |lsn| says.lsn.bytes_behind(lsn));
+        if !is_sync && lag > BYTES_MAX {
+            return Err(format!(
+                "{to} is {} behind: ask again when it has caught up (pgherd status)",
+                bytes_in_words(lag)
+            ));
+        }
+        Ok(())
     }
 
     /// This standby takes the lead, if nobody has it.
@@ -164,7 +193,10 @@ impl Node {
         if seen.unreachable.is_some() {
             return Err("more than half of the voters must answer for that".to_owned());
         }
-        if !seen.over {
+        if seen.read && seen.record.is_none() && !allow_data_loss {
+            return Err(format!("{}, if nobody has more than it has", Why::NoRecord));
+        }
+        if !seen.over && seen.record.is_some() {
             let holder = seen.record.map(|record| record.holder).unwrap_or_default();
             return Err(format!(
                 "{holder} leads, or may write until its lease is over: to have another one lead, \
@@ -183,14 +215,26 @@ impl Node {
 
     /// A stop of the primary hands over first, where somebody can go on.
     pub(super) fn hands_over_first(&mut self, how: Shutdown) -> bool {
-        if !self.leads || how != Shutdown::Fast || !matches!(self.phase, Phase::Serving) {
-            return false;
-        }
-        let paused = self.hands.keeper.as_ref().is_some_and(|keeper| keeper.now().desired.paused);
-        let Ok(to) = self.successor(None) else { return false };
-        if paused {
-            return false;
-        }
+        let Some(keeper) = self.hands.keeper.as_ref().filter(|_| self.leads) else {
+            return false; // Without a record people decide who leads.
+        };
+        let seen = keeper.now();
+        let to = if how != Shutdown::Fast {
+            Err("asked to stop at once".to_owned())
+        } else if !matches!(self.phase, Phase::Serving) {
+            Err("this node is doing something else just now".to_owned())
+        } else if seen.desired.paused {
+            Err("paused (pgherd resume)".to_owned())
+        } else {
+            self.successor(None)
+        };
+        let to = match to {
+            Ok(to) => to,
+            Err(why) => {
+                warn!("stopping: the lead is not handed over first: {why}");
+                return false;
+            }
+        };
         info!("stopping: hands over to {to} first");
         self.stops_after = Some(how);
         self.begin(Scenario::HandOver { to });

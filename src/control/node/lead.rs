@@ -2,6 +2,7 @@
 
 use super::{Event, Node, Phase};
 use crate::cluster::{Role, Standing};
+use crate::etcd::Voting;
 use crate::execute::{Other, StepError};
 use crate::keeper::{LeadError, Seen};
 use crate::lead::{Candidate, Rival};
@@ -17,6 +18,8 @@ impl Node {
         self.snapshot.paused = seen.desired.paused;
         self.snapshot.epoch = seen.record.as_ref().map(|record| record.epoch);
         self.snapshot.holder = seen.record.as_ref().map(|record| record.holder.clone());
+        self.snapshot.promoting =
+            seen.record.as_ref().is_some_and(|record| record.promoting.is_some());
         self.voters_silent = seen
             .unreachable
             .as_ref()
@@ -39,14 +42,24 @@ impl Node {
         self.keep_appointment(&seen);
     }
 
+    /// What the voters ask each other is answered with it from now on.
+    pub(super) fn vote_seen(&mut self, Voting { vote, trouble }: Voting) {
+        if let Some(report) = &mut self.snapshot.report {
+            report.vote = vote;
+        }
+        self.vote_missing = trouble;
+        self.gather_warnings();
+    }
+
     /// At once, where the next look at everybody would wait for whoever is gone.
     fn follow_the_new_leader(&mut self, seen: &Seen) {
         let Some(record) = &seen.record else { return };
         let leads = record.promoting.is_none() && record.released.is_none() && !seen.over;
-        if !leads || self.followed_epoch == Some(record.epoch) {
+        let taking = (record.epoch, record.instance.clone());
+        if !leads || self.followed.as_ref() == Some(&taking) {
             return;
         }
-        let before = self.followed_epoch.replace(record.epoch);
+        let before = self.followed.replace(taking);
         let is_other = record.holder != self.hands.settings.repmgr.node_name;
         if before.is_some() && is_other && self.made == Role::Standby {
             match &self.phase {
@@ -84,8 +97,10 @@ impl Node {
             Phase::Looking(_) | Phase::BackingOff | Phase::Stopping => false,
         };
         let asked = self.hands.asked.load(Ordering::Relaxed);
+        let named = seen.record.as_ref().and_then(|record| record.released.as_ref());
+        let is_named = named.is_some_and(|released| released.to.as_ref() == Some(name));
         let allowed = asked
-            || (!seen.desired.paused
+            || ((!seen.desired.paused || is_named)
                 && self.hands.settings.repmgr.priority > 0
                 && !seen.desired.maintenance.contains(name));
         self.made == Role::Standby
@@ -228,5 +243,9 @@ pub(super) fn is_refused(error: &StepError) -> bool {
 
 /// It is the lead that could not be had: the record says more at the next look.
 pub(super) fn is_about_the_lead(error: &StepError) -> bool {
-    matches!(error, StepError::Lead(_) | StepError::NotSynchronous { .. })
+    use StepError::{Lead, NotSynchronous, SuccessorLeaves, SuccessorSilent};
+    matches!(
+        error,
+        Lead(_) | NotSynchronous { .. } | SuccessorSilent { .. } | SuccessorLeaves { .. }
+    )
 }

@@ -1,12 +1,12 @@
 //! What follows from a look at the server and at the members, and what is shown of it.
 
 use super::{ClusterState, Node, NodeRole, NodeStatus, Observation, Phase, decide};
-use crate::cluster::{Answer, BackupsSeen, NodeState, Role, Shown, Sighting, Standing};
+use crate::cluster::{Answer, BackupsSeen, NodeState, Role, Shown, Sighting, Standing, Timeline};
 use crate::control::decide::Local;
 use crate::control::observer::Seen;
 use crate::postgres::peer::Record;
 use crate::postgres::{Health, SqlError};
-use crate::scenario::Situation;
+use crate::scenario::{Scenario, Situation};
 use crate::service::ServiceName;
 use crate::settings::Failover;
 use crate::system::error::chain;
@@ -22,7 +22,9 @@ impl Node {
         let serves = match &self.phase {
             Phase::Serving => true,
             // It is shown; the rules wait until the plan is done.
-            Phase::Planned(scenario, _) => super::serves_meanwhile(scenario),
+            Phase::Planned(scenario, _) => {
+                super::plan::serves_meanwhile(scenario) && self.is_open()
+            }
             Phase::Looking(_) | Phase::BackingOff | Phase::Stopping => false,
         };
         if !serves {
@@ -77,7 +79,7 @@ impl Node {
         self.disagreement = self.disagreement(&seen.sightings);
         self.gather_warnings();
         if let Some((health, records)) = &seen.local
-            && let Phase::Serving = self.phase
+            && (matches!(self.phase, Phase::Serving) || self.copies_a_backup())
         {
             self.follow_the_rules(seen, health, records);
         }
@@ -133,16 +135,7 @@ impl Node {
         }
         let before = self.snapshot.nodes.split_off(1);
         for sighting in sightings {
-            let name = sighting.report().map(|report| report.name.as_str());
-            let known = rows
-                .iter()
-                .position(|row| Some(row.name.as_str()) == name || row.address == sighting.address);
-            let at = known.unwrap_or_else(|| {
-                let name = name.unwrap_or(&sighting.address.host);
-                rows.push(NodeStatus::unknown(name, sighting.address.clone()));
-                rows.len() - 1
-            });
-            as_it_says(&mut rows[at], &sighting.answer, &before);
+            take_down(&mut rows, sighting, &before);
         }
         rows.sort_by(|a, b| (a.id.is_none(), a.id, &a.name).cmp(&(b.id.is_none(), b.id, &b.name)));
         self.snapshot.nodes.extend(rows);
@@ -165,6 +158,36 @@ impl Node {
         Situation::leader_among(sightings).err().map(|two| two.to_string())
     }
 
+    /// What the others say while this node does not serve, to be shown. Who is not heard of stays as it was.
+    pub(super) fn heard(&mut self, sightings: &[Sighting]) {
+        if matches!(self.row().state, NodeState::Running | NodeState::Unreachable) {
+            return; // It sees for itself.
+        }
+        let before = self.snapshot.nodes.split_off(1);
+        let mut rows = before.clone();
+        rows.iter_mut().for_each(|row| row.state = NodeState::Unreachable);
+        for sighting in sightings {
+            let name = sighting.report().map(|report| report.name.as_str());
+            if name == Some(self.snapshot.nodes[0].name.as_str()) {
+                continue;
+            }
+            take_down(&mut rows, sighting, &before);
+        }
+        rows.sort_by(|a, b| (a.id.is_none(), a.id, &a.name).cmp(&(b.id.is_none(), b.id, &b.name)));
+        let leads = |row: &&NodeStatus| {
+            row.role == Some(NodeRole::Primary) && row.state == NodeState::Running
+        };
+        let leader = rows.iter().filter(leads).max_by_key(|row| row.timeline);
+        self.snapshot.primary = leader.map(|row| row.name.clone());
+        self.snapshot.timeline = leader.and_then(|row| row.timeline);
+        self.snapshot.end = leader.and_then(|row| row.lsn).or(self.snapshot.end);
+        self.snapshot.nodes.extend(rows);
+        let seen = self.hands.keeper.as_ref().map(|keeper| keeper.now()).unwrap_or_default();
+        self.mark_rows(&seen);
+        self.backups_said(sightings);
+        self.note_the_others(sightings);
+    }
+
     /// What follows from the rows for the cluster as a whole, and for each of them.
     fn overview(&mut self) {
         let leads = |row: &&NodeStatus| {
@@ -180,7 +203,8 @@ impl Node {
                 row.lag_bytes = Some(lsn.bytes_behind(end));
             }
         }
-        let all_run = self.snapshot.nodes.iter().all(|row| row.state == NodeState::Running);
+        let is_with_it = |row: &NodeStatus| is_with(row, leader.as_ref().and_then(|one| one.1));
+        let all_run = self.snapshot.nodes.iter().all(is_with_it);
         self.snapshot.state = match &leader {
             Some(_) if all_run && one_leads => ClusterState::Healthy,
             Some(_) => ClusterState::Degraded,
@@ -224,9 +248,16 @@ impl Node {
                 && self.hands.settings.repmgr.priority > 0)
                 .then_some(herd.lease),
         };
-        if let Some((rule, scenario)) = decide::decide(&observation)
+        let decided = decide::decide(&observation).filter(|(_, scenario)| {
+            // While a backup is copied this primary serves, for hours maybe. Another one is no less its end.
+            !self.copies_a_backup() || matches!(scenario, Scenario::Rejoin { .. })
+        });
+        if let Some((rule, scenario)) = decided
             && self.rules_rest.is_over()
         {
+            if let Phase::Planned(_, task) = &self.phase {
+                task.abort();
+            }
             info!("{}", rule.name);
             self.note("rule", Some(rule.name), scenario.title());
             self.begin(scenario);
@@ -265,7 +296,11 @@ impl Node {
     pub(super) fn serves(&mut self) {
         self.row().state = NodeState::Running;
         if self.made == Role::Primary {
-            self.snapshot.state = ClusterState::Healthy;
+            // How the others are, and whether they follow what it serves now, is seen in a moment.
+            self.snapshot.state = match self.snapshot.nodes.len() {
+                1 => ClusterState::Healthy,
+                _ => ClusterState::Degraded,
+            };
             self.snapshot.primary = Some(self.row().name.clone());
         }
         self.unanswered = 0;
@@ -274,14 +309,37 @@ impl Node {
     }
 
     pub(super) fn gather_warnings(&mut self) {
-        let lately = self.undone.iter().chain(&self.disagreement).chain(&self.silence);
-        let lately = lately.chain(&self.voters_silent).chain(&self.writes_wait);
+        let lately = self.undone.iter().chain(&self.stands).chain(&self.disagreement);
+        let lately = lately.chain(&self.silence);
+        let lately =
+            lately.chain(&self.voters_silent).chain(&self.vote_missing).chain(&self.writes_wait);
         let backups = self.snapshot.backups.iter().flat_map(|seen| &seen.warnings);
         let lately = lately.chain(backups);
         self.snapshot.voters_silent = self.voters_silent.is_some();
         self.snapshot.writes_wait = self.writes_wait.is_some();
         self.snapshot.warnings = self.standing_warnings.iter().chain(lately).cloned().collect();
     }
+}
+
+/// It runs, and serves no other history than the one that leads: after a restore a slave may have one that the
+/// cluster has left.
+fn is_with(row: &NodeStatus, leads: Option<Timeline>) -> bool {
+    let is_left = row.role == Some(NodeRole::Standby)
+        && row.timeline.zip(leads).is_some_and(|(its, leads)| its != leads);
+    row.state == NodeState::Running && !is_left
+}
+
+/// Its row is as it says of itself; it gets one where it has none.
+fn take_down(rows: &mut Vec<NodeStatus>, sighting: &Sighting, before: &[NodeStatus]) {
+    let name = sighting.report().map(|report| report.name.as_str());
+    let is_its =
+        |row: &NodeStatus| Some(row.name.as_str()) == name || row.address == sighting.address;
+    let at = rows.iter().position(is_its).unwrap_or_else(|| {
+        let name = name.unwrap_or(&sighting.address.host);
+        rows.push(NodeStatus::unknown(name, sighting.address.clone()));
+        rows.len() - 1
+    });
+    as_it_says(&mut rows[at], &sighting.answer, before);
 }
 
 /// A row as the node itself has it. Of one that says nothing, the last that it said stays.
@@ -311,4 +369,22 @@ fn as_it_says(row: &mut NodeStatus, answer: &Answer, before: &[NodeStatus]) {
     (row.scenario, row.waits_for, row.follows) = (scenario, waits_for, follows);
     (row.services, row.warnings) = (services, warnings);
     row.lag_seconds = lag_ms.map(|ms| ms as f64 / 1000.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slave_that_serves_a_history_that_was_left_is_not_well() {
+        let mut row = NodeStatus::unknown("node2", "node2".parse().unwrap());
+        (row.role, row.state) = (Some(NodeRole::Standby), NodeState::Running);
+        row.timeline = Some(Timeline(2));
+        assert!(is_with(&row, Some(Timeline(2))) && !is_with(&row, Some(Timeline(3))));
+        row.role = Some(NodeRole::Backup);
+        row.timeline = None;
+        assert!(is_with(&row, Some(Timeline(3))));
+        row.state = NodeState::Rewinding;
+        assert!(!is_with(&row, Some(Timeline(3))));
+    }
 }

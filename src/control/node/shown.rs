@@ -1,9 +1,11 @@
 //! What is kept to be shown: to people, by this node and by the others. Nothing is decided by it.
 
-use super::Node;
-use crate::cluster::{Entry, Shown, Sighting};
+use super::{Node, Phase};
+use crate::cluster::{Entry, Role, Shown, Sighting, Standing};
 use crate::control::snapshot::{Facts, Lags, Lease};
+use crate::hooks::Told;
 use crate::keeper::Seen;
+use crate::scenario::Scenario;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ impl Node {
         if self.snapshot.counts.restarts != restarts {
             Arc::make_mut(&mut self.snapshot.counts).restarts = restarts;
         }
+        self.tell_hooks();
         let Some(report) = &mut self.snapshot.report else { return };
         let row = &self.snapshot.nodes[0];
         report.state = row.state;
@@ -37,6 +40,32 @@ impl Node {
             warnings: self.snapshot.warnings.clone(),
             lately: self.hands.journal.last(LATELY_MAX),
         };
+    }
+
+    /// Tells the operator's executables what this node is to consumers.
+    fn tell_hooks(&self) {
+        let (role, timeline) = match self.snapshot.report.as_ref().map(|report| report.standing) {
+            Some(Standing::Serving { role, timeline, .. }) => (Some(role), Some(timeline)),
+            Some(
+                Standing::Empty { .. }
+                | Standing::Preparing { .. }
+                | Standing::AtRest { .. }
+                | Standing::NoData,
+            )
+            | None => (None, None),
+        };
+        let hands_over = matches!(&self.phase, Phase::Planned(Scenario::HandOver { .. }, _));
+        if hands_over && role == Some(Role::Primary) {
+            return; // They were told what comes.
+        }
+        let rows = &self.snapshot.nodes;
+        let primary = rows.iter().find(|row| Some(&row.name) == self.snapshot.primary.as_ref());
+        let primary = match role {
+            Some(Role::Primary) => Some(&rows[0]),
+            Some(Role::Standby) | None => primary,
+        };
+        let primary = primary.map(|row| row.address.clone());
+        self.hands.hooks.tell(Told { role, timeline, primary });
     }
 
     /// The disk was looked at.
@@ -97,7 +126,10 @@ impl Node {
                     Arc::make_mut(&mut self.snapshot.counts).renewals_late += 1;
                 }
                 let seconds_left = if over { 0.0 } else { lease.as_secs_f64() };
-                *kept = Some(Lease { seconds: lease.as_secs_f64(), renewed: now, seconds_left });
+                // How long nobody leads begins once.
+                let since = kept.as_ref().filter(|before| over && before.seconds_left == 0.0);
+                let renewed = since.map_or(now, |before| before.renewed);
+                *kept = Some(Lease { seconds: lease.as_secs_f64(), renewed, seconds_left });
             }
         }
     }

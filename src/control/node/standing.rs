@@ -32,7 +32,7 @@ impl Node {
 
     /// Tells the others what this node is.
     pub(super) fn say(&mut self, standing: Standing) {
-        let Hands { settings, address, id, instance, voter, .. } = &*self.hands;
+        let Hands { settings, address, id, instance, voting, .. } = &*self.hands;
         let before = self.snapshot.report.take();
         let (newest, given_up, members) = match &before {
             Some(before) => (before.newest, before.given_up, before.members.clone()),
@@ -55,7 +55,7 @@ impl Node {
             members,
             instance: instance.clone(),
             witness: settings.herd.kind == NodeKind::Witness,
-            new_voter: voter.as_ref().map(|voter| voter.is_new()),
+            vote: voting.borrow().vote.clone(),
             voters: match settings.herd.voters_may_be_learned {
                 true => Vec::new(), // Told by another, who may know better by now.
                 false => settings.herd.voters.clone(),

@@ -1,13 +1,13 @@
 //! What people ask of a node. Who is to lead has a file of its own (`handover`).
 
 use super::handover::utc;
-use super::{ClusterState, Event, Node, NodeRole, NodeStatus, Phase};
+use super::{ClusterState, Event, Found, Node, NodeRole, NodeStatus, Phase};
 use crate::cluster::{NodeState, Role};
 use crate::execute::Departed;
 use crate::lead::Desire;
 use crate::scenario::Scenario;
 use crate::service::Shutdown;
-use crate::settings::NodeKind;
+use crate::settings::{NodeKind, RestoreFrom, RestoreSettings};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -50,6 +50,15 @@ pub enum Wish {
         /// Which.
         node: String,
     },
+    /// The cluster goes back to a backup, or to a moment since.
+    Restore {
+        /// To which.
+        asked: Box<RestoreSettings>,
+        /// From what; it is looked for where nothing is said.
+        found: Option<Box<Found>>,
+        /// What would happen is said, and nothing is done.
+        dry_run: bool,
+    },
     /// Postgres stops and starts.
     Restart,
     /// Postgres reads its configuration.
@@ -74,6 +83,14 @@ impl fmt::Display for Wish {
             Wish::Maintenance { node, on: true, .. } => write!(f, "maintenance of {node}"),
             Wish::Maintenance { node, on: false, .. } => write!(f, "no maintenance of {node}"),
             Wish::TakeOut { node } => write!(f, "{node} to be taken out"),
+            Wish::Restore { asked, .. } => {
+                f.write_str("restore")?;
+                match &asked.from {
+                    RestoreFrom::Latest => {}
+                    RestoreFrom::Backup(id) => write!(f, " of {id}")?,
+                }
+                asked.target.iter().try_for_each(|target| write!(f, " up to {target}"))
+            }
             Wish::Restart => f.write_str("restart"),
             Wish::Reload => f.write_str("reload"),
             Wish::Reinitialize => f.write_str("a new clone"),
@@ -96,8 +113,14 @@ pub struct Asked {
 impl Node {
     /// Does it, or says why not.
     pub(super) fn asked(&mut self, Asked { wish, reply }: Asked) {
+        if let Wish::Restore { asked, found: None, dry_run } = wish {
+            return self.look_for_backups(asked, dry_run, reply);
+        }
         let words = wish.to_string();
-        let asks_only = matches!(wish, Wish::Switchover { dry_run: true, .. });
+        let asks_only = matches!(
+            wish,
+            Wish::Switchover { dry_run: true, .. } | Wish::Restore { dry_run: true, .. }
+        );
         let stands = match &wish {
             Wish::Pause(on) => Some(Ok(Desire::Paused(*on))),
             Wish::Maintenance { node, on, forced } => {
@@ -111,6 +134,7 @@ impl Node {
             Wish::Switchover { .. }
             | Wish::Failover { .. }
             | Wish::TakeOut { .. }
+            | Wish::Restore { .. }
             | Wish::Restart
             | Wish::Reload
             | Wish::Reinitialize => None,
@@ -131,11 +155,17 @@ impl Node {
                 Ok(member) => return self.take_out(reply, words, member),
                 Err(why) => Err(why),
             },
+            Wish::Restore { asked, found: Some(found), dry_run } => {
+                self.restore(&asked, *found, dry_run)
+            }
             Wish::Restart => self.restart(),
             Wish::Reload => self.reload(),
             Wish::Reinitialize => self.reinitialize(),
-            Wish::Pause(_) | Wish::Maintenance { .. } | Wish::CancelSwitchover => {
-                unreachable!("these stand among the desires")
+            Wish::Pause(_)
+            | Wish::Maintenance { .. }
+            | Wish::CancelSwitchover
+            | Wish::Restore { found: None, .. } => {
+                unreachable!("it was seen to above")
             }
         };
         if let (Err(why), false) = (&granted, asks_only) {
@@ -263,9 +293,24 @@ impl Node {
 
     /// What it has is replaced by a clone, which is made beside it.
     pub(super) fn reinitialize(&mut self) -> Granted {
-        self.has_postgres_and_time()?;
+        // A standby that waits for what it misses need not come to an end first. Nothing is changed on its disk
+        // just then.
+        let waits = self.row().waits_for.is_some();
+        let at_work = match &self.phase {
+            Phase::Planned(scenario, task) if waits && ends_as_standby(scenario) => {
+                Some(task.abort_handle())
+            }
+            Phase::Planned(..)
+            | Phase::Looking(_)
+            | Phase::Serving
+            | Phase::BackingOff
+            | Phase::Stopping => None,
+        };
+        if at_work.is_none() {
+            self.has_postgres_and_time()?;
+        }
         let name = self.name();
-        if self.leads || self.made == Role::Primary {
+        if self.leads || (self.made == Role::Primary && at_work.is_none()) {
             return Err(format!(
                 "{name} is the primary, whose data is the cluster's: have another node lead first \
                  (pgherd switchover)"
@@ -279,15 +324,19 @@ impl Node {
                  chosen (pgherd maintenance on {name})"
             ));
         }
-        if self.snapshot.primary.is_none() {
+        // While it does not serve it need not know: the plan looks for one before it touches anything.
+        if self.snapshot.primary.is_none() && at_work.is_none() {
             return Err("no primary is there to clone: pgherd status shows why".to_owned());
+        }
+        if let Some(task) = at_work {
+            task.abort();
         }
         info!("clones the data again, as asked");
         self.begin(Scenario::Replace);
         Ok(format!("{name} is cloned again"))
     }
 
-    fn has_postgres_and_time(&self) -> Result<(), String> {
+    pub(super) fn has_postgres_and_time(&self) -> Result<(), String> {
         let name = self.name();
         if self.hands.settings.herd.kind != NodeKind::Data {
             return Err(format!("{name} has no postgres"));
@@ -307,5 +356,27 @@ impl Node {
 
     pub(super) fn name(&self) -> String {
         self.hands.settings.repmgr.node_name.clone()
+    }
+}
+
+/// What it changes may be thrown away at any moment for a new clone.
+fn ends_as_standby(scenario: &Scenario) -> bool {
+    match scenario {
+        Scenario::StandbyRestart { .. }
+        | Scenario::Rejoin { .. }
+        | Scenario::FromArchive
+        | Scenario::Follow { .. } => true,
+        Scenario::PrimaryFirstStart { .. }
+        | Scenario::Restore { .. }
+        | Scenario::RestoreInPlace { .. }
+        | Scenario::MoveInRestored
+        | Scenario::PrimaryRestart { .. }
+        | Scenario::Recovery
+        | Scenario::StandbyFirstStart { .. }
+        | Scenario::Replace
+        | Scenario::Promoted
+        | Scenario::TakeOver
+        | Scenario::HandOver { .. }
+        | Scenario::BackupNodeStart => false,
     }
 }

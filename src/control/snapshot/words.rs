@@ -1,7 +1,7 @@
 //! `pgherd status` for people.
 
 use super::{NodeStatus, RunningScenario, Snapshot};
-use crate::cluster::BackupsSeen;
+use crate::cluster::{BackupsSeen, CopiesSeen};
 use crate::control::backups::span;
 use std::fmt;
 
@@ -14,6 +14,9 @@ impl Snapshot {
                 format!("{holder} leads by the record{epoch}, and {primary} takes writes")
             }
             (Some(primary), _) => format!("{primary} leads{epoch}"),
+            (None, Some(holder)) if self.promoting => {
+                format!("nobody takes writes yet; {holder} is about to{epoch}")
+            }
             (None, Some(holder)) => format!("nobody takes writes; {holder} led last{epoch}"),
             (None, None) => "nobody takes writes".to_owned(),
         };
@@ -77,6 +80,22 @@ fn backups_in_words(seen: &BackupsSeen) -> String {
     format!("backups on {node}: {count}{newest}{running}; {state}")
 }
 
+/// `copies in s3://bucket/path: the newest 20261121T030001, 5 h old; 2 files of WAL wait`.
+fn copies_in_words(seen: &CopiesSeen) -> String {
+    let CopiesSeen { url, last, age_seconds, wal_waiting, error, .. } = seen;
+    let newest = match last.as_ref().zip(*age_seconds) {
+        Some((id, age)) => format!("the newest {id}, {} old", span(age)),
+        None => "none yet".to_owned(),
+    };
+    let waits = match wal_waiting {
+        0 => "no WAL waits".to_owned(),
+        1 => "1 file of WAL waits".to_owned(),
+        count => format!("{count} files of WAL wait"),
+    };
+    let failed = if error.is_some() { "; failed" } else { "" };
+    format!("copies in {url}: {newest}; {waits}{failed}")
+}
+
 /// For a person: 80 columns, a row a node.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,6 +146,9 @@ impl fmt::Display for Snapshot {
         self.about_the_lease().iter().try_for_each(|line| writeln!(f, "{line}"))?;
         if let Some(backups) = &self.backups {
             writeln!(f, "{}", backups_in_words(backups))?;
+            if let Some(copies) = &backups.copies {
+                writeln!(f, "{}", copies_in_words(copies))?;
+            }
         }
         self.warnings.iter().try_for_each(|warning| writeln!(f, "! {warning}"))
     }
@@ -136,7 +158,9 @@ impl fmt::Display for Snapshot {
 mod tests {
     use super::*;
     use crate::cluster::{NodeId, NodeState, Timeline};
-    use crate::control::NodeRole;
+    use crate::control::snapshot::Lease;
+    use crate::control::{ClusterState, NodeRole};
+    use std::time::{Duration, Instant};
 
     fn snapshot() -> Snapshot {
         let row = |name: &str, role, sync| NodeStatus {
@@ -151,11 +175,12 @@ mod tests {
         };
         Snapshot {
             cluster: "pgherd".to_owned(),
-            state: crate::control::ClusterState::Healthy,
+            state: ClusterState::Healthy,
             primary: Some("node1".to_owned()),
             timeline: None,
             epoch: Some(3),
             holder: Some("node1".to_owned()),
+            promoting: false,
             paused: true,
             scheduled_switchover: None,
             failover: "quorum".to_owned(),
@@ -168,6 +193,7 @@ mod tests {
             end: None,
             lease: None,
             http_port: 8008,
+            tls: false,
             voters: Vec::new(),
             voters_silent: false,
             writes_wait: false,
@@ -189,6 +215,36 @@ mod tests {
         assert_eq!(shown.lines().nth(1), Some(who));
         let ends: Vec<_> = shown.lines().skip(2).map(|line| line.rsplit("  ").next()).collect();
         assert_eq!(ends, [Some("SYNC"), Some("-"), Some("yes")], "{shown}");
+    }
+
+    #[test]
+    fn while_nobody_may_write_it_fails_over_and_is_unhealthy_when_nobody_can() {
+        let lease = |seconds_left, ago| Lease {
+            seconds: 4.0,
+            renewed: Instant::now() - Duration::from_secs_f64(ago),
+            seconds_left,
+        };
+        let state = |seen: Snapshot| {
+            let now = seen.now();
+            (now.state, now.primary.is_some())
+        };
+        let seen = |lease, paused| Snapshot { lease: Some(lease), paused, ..snapshot() };
+        assert_eq!(state(seen(lease(4.0, 3.0), false)), (ClusterState::Healthy, true));
+        // Nobody has told this node anything; its clock has.
+        assert_eq!(state(seen(lease(4.0, 4.1), false)), (ClusterState::FailingOver, false));
+        assert_eq!(state(seen(lease(0.0, 0.1), false)), (ClusterState::FailingOver, false));
+        assert_eq!(state(seen(lease(0.0, 0.1), true)), (ClusterState::Unhealthy, false));
+        assert_eq!(state(seen(lease(0.0, 40.0), false)), (ClusterState::Unhealthy, false));
+        let promoting = Snapshot { promoting: true, ..seen(lease(4.0, 1.0), true) };
+        assert_eq!(state(promoting), (ClusterState::FailingOver, false));
+        // Whoever leads is gone, and its lease is not over yet.
+        let mut gone = seen(lease(4.0, 1.0), false);
+        (gone.primary, gone.state) = (None, ClusterState::Unhealthy);
+        gone.nodes.reverse();
+        assert_eq!(state(gone), (ClusterState::FailingOver, false));
+        // Members agree that it goes on.
+        let silent = Snapshot { voters_silent: true, ..seen(lease(4.0, 9.0), false) };
+        assert_eq!(state(silent), (ClusterState::Healthy, true));
     }
 
     #[test]

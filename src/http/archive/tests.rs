@@ -7,11 +7,15 @@ use crate::layout::Layout;
 use crate::system::download;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 const SEGMENT: &str = "000000010000000000000003";
+
+fn here(port: u16) -> download::Node<'static> {
+    download::Node { host: "127.0.0.1", port, tls: None }
+}
 
 /// barman's directory, and a node that answers for it.
 struct Stand {
@@ -40,7 +44,8 @@ impl Stand {
         let snapshot = serde_json::from_str(super::super::tests::SNAPSHOT).unwrap();
         let (_, snapshots) = watch::channel(snapshot);
         let wishes = super::super::Wishes::new(&settings, None, tokio::sync::mpsc::channel(1).0);
-        tokio::spawn(super::super::serve(listener, snapshots, Some(archived), wishes, None));
+        let door = super::super::Door { listener, tls: None };
+        tokio::spawn(super::super::serve(door, snapshots, Some(archived), wishes, None));
         Stand { directory, settings, port }
     }
 
@@ -51,7 +56,7 @@ impl Stand {
     }
 
     async fn get(&self, path: &str, token: &str) -> (u16, String) {
-        let answer = download::get("127.0.0.1", self.port, path, token).await.unwrap();
+        let answer = download::get(here(self.port), path, token).await.unwrap();
         (answer.code, answer.text(100).await.unwrap())
     }
 
@@ -169,7 +174,7 @@ fn the_newest_complete_backup_comes_as_a_tar_archive() {
             stand.put(&format!("base/{id}/data/backup_label"), id);
             stand.put(&format!("base/{id}/data/base/1/1259"), vec![7; 3 << 20]);
         }
-        let answer = download::get("127.0.0.1", stand.port, latest, "open sesame").await.unwrap();
+        let answer = download::get(here(stand.port), latest, "open sesame").await.unwrap();
         assert_eq!(answer.code, 200);
         assert_eq!(answer.header("pgherd-backup"), Some("20260102T000000"));
         assert_eq!(answer.header("pgherd-system"), Some("77"));
@@ -205,10 +210,8 @@ fn the_newest_complete_backup_comes_as_a_tar_archive() {
 #[test]
 fn an_answer_that_is_not_all_there_is_cut_off() {
     on_a_stand(async |stand| {
-        let connection = Connection {
-            peer: ([127, 0, 0, 1], 1).into(),
-            may_last: std::sync::Arc::new(AtomicBool::new(false)),
-        };
+        let connection =
+            Connection { certified: None, peer: ([127, 0, 0, 1], 1).into(), marks: Arc::default() };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let missing = stand.directory.join("missing");
@@ -228,7 +231,7 @@ fn an_answer_that_is_not_all_there_is_cut_off() {
             let _ =
                 hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await;
         });
-        let answer = download::get("127.0.0.1", port, "/", "x").await.unwrap();
+        let answer = download::get(here(port), "/", "x").await.unwrap();
         let error = answer.text(1 << 20).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
     });

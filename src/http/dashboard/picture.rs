@@ -75,19 +75,21 @@ pub(super) fn of(seen: &Snapshot) -> Picture {
         let upstream = upstream(seen, node);
         let from = boxes.iter().find(|(other, _)| Some(other.name.as_str()) == upstream);
         if let Some((_, from)) = from {
-            lines.push(line(from, place, node.sync));
+            lines.push(line(from, place, node.sync && from.leads));
         }
     }
     let boxes = boxes.into_iter().map(|(_, node)| node).collect();
     Picture { width: WIDTH, height, boxes, lines, words: words.join("; ") }
 }
 
-/// Whom it streams from, if that is a node of the cluster.
+/// Whom it streams from, if that is a node of the cluster that runs: one that is gone is still followed.
 fn upstream<'a>(seen: &'a Snapshot, node: &NodeStatus) -> Option<&'a str> {
     let streams = node.state == NodeState::Running;
     let follows = node.follows.as_ref().filter(|_| streams)?;
     let found = seen.nodes.iter().find(|other| {
-        other.name != node.name && (other.address == *follows || other.address.host == follows.host)
+        other.name != node.name
+            && other.state == NodeState::Running
+            && (other.address == *follows || other.address.host == follows.host)
     });
     found.map(|other| other.name.as_str())
 }
@@ -164,7 +166,9 @@ fn line(from: &Node, to: &Node, sync: bool) -> Line {
 fn sentence(seen: &Snapshot, node: &NodeStatus) -> String {
     let what = format!("{}, {}, {}", node.name, role(node), node.state);
     match upstream(seen, node) {
-        Some(upstream) if node.sync => format!("{what}, follows {upstream}, synchronous"),
+        Some(upstream) if node.sync && seen.primary.as_deref() == Some(upstream) => {
+            format!("{what}, follows {upstream}, synchronous")
+        }
         Some(upstream) => format!("{what}, follows {upstream}"),
         None => what,
     }

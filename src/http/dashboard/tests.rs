@@ -62,6 +62,21 @@ fn the_page_says_who_leads_who_follows_and_how_far_a_plan_is() {
 }
 
 #[test]
+fn a_standby_is_drawn_as_synchronous_only_while_somebody_leads() {
+    let mut seen = two();
+    seen.nodes[1].state = NodeState::Running;
+    seen.nodes[1].scenario = None;
+    let lines =
+        |seen: &Snapshot| picture::of(seen).lines.iter().map(|line| line.sync).collect::<Vec<_>>();
+    assert_eq!(lines(&seen), [true]);
+    seen.primary = None;
+    assert_eq!(lines(&seen), [false]);
+    assert!(!picture::of(&seen).words.contains("synchronous"));
+    seen.nodes[0].state = NodeState::Unreachable;
+    assert!(lines(&seen).is_empty(), "nobody streams from a node that is gone");
+}
+
+#[test]
 fn what_others_say_is_text_and_never_part_of_the_page() {
     let evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
     let mut seen = two();

@@ -169,6 +169,16 @@ struct Backups {
     none: bool,
     /// Where the newest one is in the window, of a hundred.
     newest_at: u64,
+    copies: Option<Copies>,
+}
+
+/// Elsewhere.
+struct Copies {
+    url: String,
+    last: Option<String>,
+    age: Option<String>,
+    waiting: usize,
+    failed: bool,
 }
 
 struct Lag {
@@ -238,6 +248,7 @@ fn cluster(state: ClusterState) -> (&'static str, Face) {
         ClusterState::Provisioning => ("provisioning", Face::Busy),
         ClusterState::Healthy => ("healthy", Face::Well),
         ClusterState::Degraded => ("degraded", Face::Busy),
+        ClusterState::FailingOver => ("failing over", Face::Bad),
         ClusterState::Unhealthy => ("unhealthy", Face::Bad),
     }
 }
@@ -342,6 +353,13 @@ fn backups(seen: &Snapshot) -> Option<Backups> {
         age: age.map(seconds),
         window: window.map(seconds),
         wal: backups.wal_age_seconds.map(seconds),
+        copies: backups.copies.as_ref().map(|copies| Copies {
+            url: copies.url.clone(),
+            last: copies.last.as_deref().map(words::backup_id),
+            age: copies.age_seconds.map(seconds),
+            waiting: copies.wal_waiting,
+            failed: copies.error.is_some(),
+        }),
         failed: backups.state == BackupsState::Failed,
         none: backups.state == BackupsState::None,
         newest_at: at.unwrap_or_default(),

@@ -20,7 +20,7 @@ use super::peer::{As, Peer};
 use super::progress::{self, Bytes};
 use super::{PostgresError, as_postgres};
 use crate::cluster::Address;
-use crate::layout::{self, Layout};
+use crate::layout::{self, Layout, Work};
 use crate::settings::Settings;
 use crate::system::account::Account;
 use crate::system::files::{
@@ -72,7 +72,7 @@ pub async fn take(
         .arg("--pgdata")
         .arg(clone)
         .arg("--dbname")
-        .arg(conninfo::streaming(layout, source, "pg_basebackup"))
+        .arg(conninfo::streaming(layout, source, None, "pg_basebackup"))
         .args(["--wal-method=stream", "--slot", slot, "--checkpoint=fast", "--no-password"])
         // Nobody compares the copy with the list of its files once it is in use.
         .args(["--no-manifest", "--progress", "--verbose"])
@@ -143,10 +143,11 @@ fn without_their_pgherd(clone: &Path) -> Result<(), FileError> {
 
 /// What pgherd keeps in a data directory that is a mount point, or all of the volume. Never part
 /// of a cluster.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "pgherd",
     "pgherd.unfinished",
     "pgherd.behind",
+    "pgherd.restored",
     "pgherd.clone",
     "pgherd.cloned",
     "pgherd.moving-in",
@@ -187,11 +188,18 @@ pub fn discard_unfinished_copy(layout: &Layout, account: &Account) -> Result<(),
 /// Afterwards what was `layout.work.clone`, if it was there, is `layout.work.cloned`: complete, and
 /// on the disk.
 pub fn finish_copy(layout: &Layout, account: &Account) -> Result<(), FileError> {
+    if is_there(&layout.work.clone) {
+        ensure_file(&layout::behind_marker(&layout.work.clone), BEHIND, 0o600, account)?;
+    }
+    finish_restored(layout, account)
+}
+
+/// The same for what is no copy of a primary's, but is to be one.
+pub fn finish_restored(layout: &Layout, account: &Account) -> Result<(), FileError> {
     let (clone, cloned) = (&layout.work.clone, &layout.work.cloned);
     if !is_there(clone) {
         return Ok(());
     }
-    ensure_file(&layout::behind_marker(clone), BEHIND, 0o600, account)?;
     acting_as(account, || {
         sync_directory(clone)?; // For what was added to it after it was taken.
         // First: from now on its links say what is its own, and nobody else may empty that.
@@ -205,6 +213,32 @@ pub fn finish_copy(layout: &Layout, account: &Account) -> Result<(), FileError> 
     acting_in(clone.parent(), account, rename)
 }
 
+/// What moves in, or did, is what the cluster was restored to: a primary's, not a standby's.
+pub fn is_restored(layout: &Layout) -> bool {
+    let Work { cloned, moving_in, .. } = &layout.work;
+    let places = match left(layout) {
+        Left::Cloned => [cloned, cloned],
+        // Half of it may have arrived.
+        Left::MovingIn => [moving_in, &layout.pgdata],
+        Left::Clone | Left::Nothing => [&layout.pgdata, &layout.pgdata],
+    };
+    places.iter().any(|place| is_there(&layout::restored_marker(place)))
+}
+
+/// What the cluster is to be restored to is complete beside the data directory, and has not been given
+/// its place.
+pub fn restored_beside(layout: &Layout) -> bool {
+    let beside = &layout.work.clone;
+    left(layout) == Left::Clone
+        && is_there(&layout::restored_marker(beside))
+        && !is_there(&layout::unfinished_marker(beside))
+}
+
+/// It serves, and what it replaced is gone: nothing says any more that it was restored.
+pub fn settled(layout: &Layout, account: &Account) -> Result<(), FileError> {
+    remove_marker(layout, &layout.restored_marker(), account)
+}
+
 /// What is in the data directory is a copy that has not been seen to have all that its primary had: the
 /// cluster's record may name this node for what it had before.
 pub fn is_behind(layout: &Layout) -> bool {
@@ -213,12 +247,15 @@ pub fn is_behind(layout: &Layout) -> bool {
 
 /// It has been seen now.
 pub fn caught_up(layout: &Layout, account: &Account) -> Result<(), FileError> {
-    let marker = layout.behind_marker();
-    if !is_there(&marker) {
+    remove_marker(layout, &layout.behind_marker(), account)
+}
+
+fn remove_marker(layout: &Layout, marker: &Path, account: &Account) -> Result<(), FileError> {
+    if !is_there(marker) {
         return Ok(());
     }
     acting_as(account, || {
-        remove(&marker)?;
+        remove(marker)?;
         sync_directory(&layout.pgdata)
     })
 }

@@ -259,9 +259,19 @@ impl Peer {
     }
 
     /// Whether a standby that has everything up to `lsn` of `timeline` finds what follows among
-    /// this server's WAL files. Whether it is on the way to this server's timeline at all is for its
-    /// [`History`] to say. As [`As::Streaming`].
-    pub async fn has_wal_from(&self, timeline: Timeline, lsn: Lsn) -> Result<bool, PeerError> {
+    /// this server's WAL files. Whether it is on the way of `history`, this server's, at all is for that to
+    /// say. As [`As::Streaming`].
+    pub async fn has_wal_from(
+        &self,
+        history: &History,
+        timeline: Timeline,
+        lsn: Lsn,
+    ) -> Result<bool, PeerError> {
+        // A file with the same number of a timeline that leads elsewhere is no help: a restored or rewound
+        // server may have some.
+        let ways = history.before.iter().map(|(before, _)| *before).chain([history.timeline]);
+        let ways = ways.filter(|way| *way >= timeline);
+        let ways: Vec<_> = ways.map(|way| format!("'{:08X}'", way.0)).collect();
         // A standby asks from the beginning of the segment. The one in which the next timeline
         // begins is kept under that one's name only (`WalSndSegmentOpen` in walsender.c). Where
         // the server itself has not written further, there is nothing that could be missing.
@@ -274,11 +284,11 @@ impl Peer {
                       FROM wanted) \
              SELECT EXISTS (SELECT FROM name, pg_ls_dir('pg_wal', true, false) AS file \
                             WHERE file ~ '^[0-9A-F]{{24}}$' AND right(file, 16) = last \
-                            AND left(file, 8) >= '{timeline:08X}') \
+                            AND left(file, 8) IN ({ways})) \
              OR '{at}'::pg_lsn >= CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
                                        ELSE pg_current_wal_lsn() END",
             lsn = format_args!("{}::numeric", lsn.0),
-            timeline = timeline.0,
+            ways = ways.join(", "),
             at = lsn,
         );
         let doing = format!("look for its WAL from {lsn} on");

@@ -69,11 +69,19 @@ const WRONG: &[(&str, &str)] = &[
     ("PGHERD_SYNCHRONOUS", "on"),
     ("PGHERD_KEEP_OLD_DATA", "maybe"),
     ("PGHERD_HTTP_PORT", "http"),
+    ("PGHERD_TLS_CERT_FILE", "cert.pem"),
+    ("PGHERD_TLS_KEY_FILE", "key.pem"),
+    ("PGHERD_TLS_CA_FILE", "ca.pem"),
     ("PGHERD_CONTROL_TOKEN", "two\nlines"),
     ("PGHERD_STOP_TIMEOUT", "60"),
+    ("PGHERD_HOOK_TIMEOUT", "2min"),
     ("PGHERD_LOG_FORMAT", "xml"),
     ("PGHERD_LOG", "two\nlines"),
     ("BARMAN_SCHEDULE", "daily"),
+    ("BARMAN_CLOUD_URL", "s3://"),
+    ("BARMAN_CLOUD_ENDPOINT_URL", "minio:9000"),
+    ("BARMAN_CLOUD_ACCESS_KEY", "two\nlines"),
+    ("BARMAN_CLOUD_SECRET_KEY", "two\nlines"),
     ("RESTORE_FROM", "../etc"),
     ("RESTORE_TARGET_TIME", "two\nlines"),
     ("RESTORE_TARGET_LSN", "16"),
@@ -212,4 +220,40 @@ fn a_restore_has_one_target_and_a_person_looks_at_one() {
     assert!(read_pairs(&looks).unwrap().restore.unwrap().pauses);
     assert!(read_pairs(&[]).unwrap().restore.is_none());
     assert_eq!(read_pairs(&[("RESTORE_TARGET_XID", "812")]).unwrap().warnings.len(), 1);
+}
+
+#[test]
+fn a_place_for_copies_has_a_bucket_and_both_halves_of_a_key() {
+    let url = |url: &str| ("BARMAN_CLOUD_URL", url.to_owned());
+    for wrong in ["s3://", "s3:///path", "backups/path", "https://s3/b", "s3://b", "s3://bucket//x"]
+    {
+        let (variable, value) = url(wrong);
+        let line = refusal(&[(variable, &value)]);
+        assert!(line.contains("it may hold s3://BUCKET or s3://BUCKET/PATH"), "{line}");
+    }
+    let place = ("BARMAN_CLOUD_URL", "s3://backups/of/ours/");
+    let settings = read_pairs(&[place]).unwrap();
+    let cloud = settings.barman.cloud.expect("a place");
+    assert_eq!((cloud.url.as_str(), cloud.keys), ("s3://backups/of/ours", None));
+    let key = ("BARMAN_CLOUD_ACCESS_KEY", "k");
+    let line = refusal(&[place, key]);
+    assert!(
+        line.starts_with("BARMAN_CLOUD_ACCESS_KEY is given, and BARMAN_CLOUD_SECRET_KEY is not")
+    );
+    let both = [key, ("BARMAN_CLOUD_SECRET_KEY", "s")];
+    assert!(refusal(&both).contains("BARMAN_CLOUD_URL is not"));
+    let endpoint = ("BARMAN_CLOUD_ENDPOINT_URL", "https://me:hunter2@minio");
+    assert!(!refusal(&[place, endpoint]).contains("hunter2"));
+    let missing = owned(&[place, key, ("BARMAN_CLOUD_SECRET_KEY_FILE", "/run/secrets/s3")]);
+    let line = read(missing, |_| Err(io::ErrorKind::NotFound.into())).unwrap_err().to_string();
+    assert!(line.starts_with("BARMAN_CLOUD_SECRET_KEY_FILE names \"/run/secrets/s3\""), "{line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+
+    // The way back has the same keys.
+    let back = [("RESTORE_FROM", "latest"), ("RESTORE_SOURCE", "s3://backups/of/ours")];
+    let settings = read_pairs(&[&back[..], &both[..]].concat()).unwrap();
+    let Some(RestoreSource::Cloud(from)) = settings.restore.unwrap().source else {
+        panic!("another source")
+    };
+    assert_eq!((from.url.as_str(), from.keys.is_some()), ("s3://backups/of/ours", true));
 }

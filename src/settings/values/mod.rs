@@ -2,6 +2,7 @@
 //! the answer to "what may it hold?", and never repeats the value, which may have a secret in it.
 
 mod barman;
+mod cloud;
 mod directories;
 mod etcd;
 mod postgres;
@@ -9,6 +10,7 @@ mod restore;
 mod words;
 
 pub use barman::{Retention, Schedule, WindowUnit};
+pub(super) use cloud::{CloudUrl, EndpointUrl};
 pub(super) use directories::{BackupDir, ConfigDir};
 pub use etcd::EtcdEndpoint;
 pub(super) use etcd::{DEFAULT_ETCD_PORT, Endpoints, EtcdPort};
@@ -16,7 +18,7 @@ pub(super) use postgres::{
     DatabaseName, HostAuthMethod, InitdbArgs, OomScore, RoleName, TOOL_ROLES,
 };
 pub use restore::TargetTimeline;
-pub(super) use restore::{BackupId, SourceNode, TargetLsn, TargetTime, TransactionId};
+pub(super) use restore::{BackupId, Source, SourceNode, TargetLsn, TargetTime, TransactionId};
 pub use words::{Backups, CloneFrom, Failover, LogFormat, NodeKind};
 pub(super) use words::{Flag, Synchronous, TargetAction};
 

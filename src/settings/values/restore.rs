@@ -1,6 +1,7 @@
 //! What the `RESTORE_*` variables may hold: barman's backup ids, and what the server's
 //! `recovery_target_*` parameters take.
 
+use super::cloud::CloudUrl;
 use super::{Expected, number};
 use crate::cluster::{Lsn, Moment, Timeline};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,12 @@ use std::fmt;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub(in crate::settings) struct BackupId(pub(in crate::settings) String);
+
+impl Default for BackupId {
+    fn default() -> Self {
+        BackupId("latest".to_owned())
+    }
+}
 
 impl TryFrom<String> for BackupId {
     type Error = Expected;
@@ -110,7 +117,38 @@ impl From<TargetTimeline> for String {
     }
 }
 
-/// `RESTORE_SOURCE`: where a node's HTTP port is; without one, this node's own is meant.
+/// `RESTORE_SOURCE`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub(in crate::settings) enum Source {
+    Node(SourceNode),
+    Cloud(CloudUrl),
+}
+
+impl TryFrom<String> for Source {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        let expected =
+            "the address of a node that keeps backups, host or host:port, or s3://BUCKET/PATH";
+        let source = match text.starts_with("s3://") {
+            true => CloudUrl::try_from(text).map(Source::Cloud),
+            false => SourceNode::try_from(text).map(Source::Node),
+        };
+        source.map_err(|_| expected)
+    }
+}
+
+impl From<Source> for String {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Node(node) => node.into(),
+            Source::Cloud(CloudUrl(url)) => url,
+        }
+    }
+}
+
+/// Where a node's HTTP port is; without one, this node's own is meant.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub(in crate::settings) struct SourceNode {

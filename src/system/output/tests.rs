@@ -120,7 +120,7 @@ async fn a_pipe_is_read_to_its_end_whatever_is_in_it() {
         .clone()
         .pump("s".into(), Stream::Stdout, &*bytes, |line| {
             seen += line.len();
-            true
+            Say::It
         })
         .await;
     assert_eq!(seen, 100_003);

@@ -65,13 +65,34 @@ impl Cluster {
     pub fn stack_with(change: impl Fn(usize, Recipe) -> Recipe) -> Self {
         let names = ["node1", "node2", "backup"].map(str::to_owned);
         Self::named_nodes(&names, |id, recipe| {
-            let recipe = recipe.env("PGHERD_VOTERS", "node1,node2,backup");
+            let recipe = recipe
+                .env("PGHERD_VOTERS", "node1,node2,backup")
+                .env("REPMGR_SLAVES", "node2,node3");
             let recipe = recipe.env("PGHERD_FAILOVER", "manual");
             let recipe = match id {
                 3 => recipe.env("PGHERD_ROLE", "backup").env("REPMGR_MASTER", ""),
                 _ => recipe.env("PGHERD_BACKUPS", "elsewhere"),
             };
             change(id, recipe)
+        })
+    }
+
+    /// Three data nodes that choose who leads, and a fourth that keeps the backups.
+    pub fn three_and_backups() -> Self {
+        let names = ["node1", "node2", "node3", "backup"].map(str::to_owned);
+        Self::named_nodes(&names, |id, recipe| {
+            let recipe = recipe
+                .env("PGHERD_VOTERS", "node1,node2,backup")
+                .env("REPMGR_SLAVES", "node2,node3");
+            let recipe = recipe.env("PGHERD_FAILOVER", "quorum");
+            match id {
+                4 => recipe.env("PGHERD_ROLE", "backup").env("REPMGR_MASTER", ""),
+                _ => recipe.env("PGHERD_BACKUPS", "elsewhere").command([
+                    "postgres",
+                    "-c",
+                    "autovacuum=off",
+                ]),
+            }
         })
     }
 

@@ -101,6 +101,12 @@ impl Prober {
         after
     }
 
+    /// A person has the cluster go back: rows after that one which `lost` has acknowledged by now are no more.
+    pub fn forgive_after(&mut self, lost: &Node, after: i64) {
+        let forgiven = Forgiven { node: lost.name.clone(), after, until: Instant::now() };
+        self.forgiven.push(forgiven);
+    }
+
     /// Stops, and looks at what there is: nobody took a write while another did, no acknowledged
     /// row is missing on `primary` or differs elsewhere, and no log holds a password.
     pub fn end(mut self, cluster: &Cluster, primary: usize, standbys: &[usize]) -> Record {

@@ -42,6 +42,27 @@ impl Cluster {
         let others: Vec<_> = (2..=self.nodes().len()).collect();
         self.await_order(1, &others);
         self.await_synchronous(1);
+        let voters: Vec<_> = (1..=self.nodes().len()).collect();
+        self.await_electorate(&voters);
+    }
+
+    /// Waits until each one's etcd is a member of the same cluster, and has a leader there: while one has
+    /// still to join, another that is lost would leave no majority.
+    pub fn await_electorate(&self, voters: &[usize]) {
+        let script = "cd $(dirname $(find /var/lib/postgresql /home/barman -path '*/etcd/tls/ca.pem' 2>/dev/null)) \
+             && ETCDCTL_API=3 etcdctl --endpoints=https://127.0.0.1:2379 --cacert=ca.pem --cert=node.pem \
+             --key=node.key endpoint status -w json";
+        let led = |id: &usize| {
+            let said = self.node(*id).exec(["bash", "-c", script]).stdout;
+            let all: Value = serde_json::from_str(&said).ok()?;
+            let status = &all[0]["Status"];
+            status["leader"].as_u64().filter(|leader| *leader != 0)?;
+            Some(status["header"]["cluster_id"].to_string())
+        };
+        await_within(SETTLES_WITHIN, "all vote in one cluster", || {
+            let all: Vec<_> = voters.iter().map(led).collect();
+            (all[0].is_some() && all.iter().all(|one| *one == all[0])).then_some(())
+        });
     }
 
     /// The nodes that say that they take writes.
