@@ -146,6 +146,8 @@ pub struct Node {
     kept: Option<Appointment>,
     /// A lead that could not be taken is not tried for again before this.
     take_over_rest: RulesRest,
+    /// … unless something has changed since the last try.
+    tried: Option<crate::keeper::Seen>,
     /// No commit is acknowledged, and why.
     writes_wait: Option<String>,
     /// The voters do not answer.
@@ -219,6 +221,7 @@ impl Node {
             had_a_primary: false,
             left_alone: None,
             take_over_rest: RulesRest::default(),
+            tried: None,
             writes_wait: None,
             voters_silent: None,
             vote_missing: None,
@@ -242,15 +245,7 @@ impl Node {
         tokio::spawn(observer::look_when_asked(Arc::clone(&hands), sender.clone()));
         tokio::spawn(synchronous::keep(Arc::clone(&hands), sender.clone()));
         if let Some(keeper) = &hands.keeper {
-            let (mut seen, sender) = (keeper.seen(), sender.clone());
-            tokio::spawn(async move {
-                while seen.changed().await.is_ok() {
-                    let now = Box::new(seen.borrow_and_update().clone());
-                    if sender.send(Event::Lead(now)).await.is_err() {
-                        return;
-                    }
-                }
-            });
+            tokio::spawn(lead::tell_who_leads(keeper.seen(), sender.clone()));
         }
         let (mut voting, says) = (hands.voting.subscribe(), sender.clone());
         tokio::spawn(async move {

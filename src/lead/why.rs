@@ -149,3 +149,28 @@ pub enum Why {
         epoch: u64,
     },
 }
+
+impl Why {
+    /// It may be over at any moment, and neither the record nor a person's wish changes when it is.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Why::NotRead
+            | Why::Behind { .. }
+            | Why::Leads { .. }
+            | Why::HandedTo { .. }
+            | Why::TooFewAnswer { .. }
+            | Why::HasLess { .. }
+            | Why::GivesWay { .. } => true,
+            Why::NoRecord
+            | Why::OtherCluster { .. }
+            | Why::Paused { .. }
+            | Why::NeverChosen { .. }
+            | Why::InMaintenance { .. }
+            | Why::Opening { .. }
+            | Why::NotSynchronous { .. }
+            | Why::OtherHistory { .. }
+            | Why::TriesItself
+            | Why::Succeeded { .. } => false,
+        }
+    }
+}

@@ -76,6 +76,7 @@ impl Node {
             Scenario::RestoreInPlace { .. } => self.restore_failed(&chain(failed)),
             Scenario::HandOver { .. } => self.not_handed_over(serves),
             Scenario::TakeOver if serves => {
+                self.rest_before_the_next_try(&failed.source);
                 self.undone = vec![match is_refused(&failed.source) {
                     true => format!("nobody leads: {}", chain(&failed.source)),
                     false => undone_warning(failed),

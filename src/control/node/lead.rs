@@ -8,9 +8,17 @@ use crate::keeper::{LeadError, Seen};
 use crate::lead::{Candidate, Rival};
 use crate::scenario::Scenario;
 use crate::service::{Listen, Shutdown};
+use crate::system::wait;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
+
+/// A lead that nobody has.
+const OFFERED_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries, where what stands in the way may pass at any moment.
+const TRIES_AGAIN_WITHIN: Duration = Duration::from_secs(8);
 
 impl Node {
     /// The record has changed, or could not be read, or the lease is over.
@@ -32,7 +40,11 @@ impl Node {
         if had_it && !seen.leads && self.made == Role::Primary {
             self.lost_the_lead();
         }
+        if self.tried.as_ref().is_some_and(|tried| *tried != seen) {
+            self.wants_nothing_more(); // What stood in the way may be gone.
+        }
         if seen.over && self.may_take_over(&seen) {
+            self.tried = Some(seen.clone());
             self.begin_anyway(Scenario::TakeOver);
         }
         if seen.handed_to.is_none() && seen.record.is_some() && !seen.over {
@@ -106,6 +118,7 @@ impl Node {
         self.made == Role::Standby
             && serves
             && free
+            && seen.unreachable.is_none()
             && seen.handed_to.is_none()
             && allowed
             && self.take_over_rest.is_over()
@@ -116,13 +129,26 @@ impl Node {
         if let Phase::Planned(_, task) = &self.phase {
             task.abort();
         }
-        self.take_over_rest.begin();
         info!("the lead is to be had: this node takes it, if it may");
         self.begin(scenario);
     }
 
+    /// It could not: it is tried again, later each time.
+    pub(super) fn rest_before_the_next_try(&mut self, failed: &StepError) {
+        match failed {
+            StepError::Lead(LeadError::Why(why)) if why.may_pass() => {
+                self.take_over_rest.begin_at_most(TRIES_AGAIN_WITHIN);
+            }
+            StepError::Lead(LeadError::Changed | LeadError::Silent(_)) => {
+                self.take_over_rest.begin_at_most(TRIES_AGAIN_WITHIN);
+            }
+            _ => self.take_over_rest.begin(),
+        }
+    }
+
     fn wants_nothing_more(&mut self) {
         self.take_over_rest = Default::default();
+        self.tried = None;
     }
 
     /// The init half stops the server in time in any case; this is for who has been told at once.
@@ -241,6 +267,22 @@ pub(super) fn is_refused(error: &StepError) -> bool {
     matches!(error, StepError::Lead(LeadError::Why(_) | LeadError::Changed))
 }
 
+/// The lead is offered again and again as long as nobody has it: whoever may take it may have had something
+/// else to do, or been refused for a reason that has passed since, and nothing in the record changes by that.
+pub(super) async fn tell_who_leads(mut seen: watch::Receiver<Seen>, sender: mpsc::Sender<Event>) {
+    loop {
+        let is_free = seen.borrow().over;
+        tokio::select! {
+            changed = seen.changed() => if changed.is_err() { return },
+            () = wait::back_off(OFFERED_EVERY), if is_free => {}
+        }
+        let now = Box::new(seen.borrow_and_update().clone());
+        if sender.send(Event::Lead(now)).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// It is the lead that could not be had: the record says more at the next look.
 pub(super) fn is_about_the_lead(error: &StepError) -> bool {
     use StepError::{Lead, NotSynchronous, SuccessorLeaves, SuccessorSilent};
@@ -248,4 +290,25 @@ pub(super) fn is_about_the_lead(error: &StepError) -> bool {
         error,
         Lead(_) | NotSynchronous { .. } | SuccessorSilent { .. } | SuccessorLeaves { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node was refused for want of an answer that came a moment later, and nobody led any more.
+    #[tokio::test]
+    async fn a_lead_that_nobody_has_is_offered_again_though_nothing_changes() {
+        let (says, seen) = watch::channel(Seen::default());
+        let (sender, mut events) = mpsc::channel(8);
+        tokio::spawn(tell_who_leads(seen, sender));
+        let free = Seen { over: true, ..Seen::default() };
+        says.send_replace(free.clone());
+        for _ in 0..2 {
+            let Some(Event::Lead(told)) = events.recv().await else { panic!("it has ended") };
+            assert_eq!(*told, free);
+        }
+        drop(says);
+        while events.recv().await.is_some() {}
+    }
 }

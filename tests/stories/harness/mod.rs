@@ -29,6 +29,7 @@ pub use prober::Prober;
 pub use volume::Volume;
 pub use voting::{LEADS_WITHIN, LEASE, TOKEN};
 
+use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -117,9 +118,24 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 fn this_run() -> &'static str {
     static RUN: OnceLock<String> = OnceLock::new();
     RUN.get_or_init(|| {
+        say_at_once_what_failed();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
         format!("{}-{:x}", std::process::id(), now.as_secs())
     })
+}
+
+/// The runner keeps what a story said until all have ended; why one failed is a line among those of the others.
+fn say_at_once_what_failed() {
+    let then = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let line = panic.to_string().replace('\n', " ");
+        let line: String = line.chars().take(400).collect();
+        // Not eprintln, whose text the runner takes.
+        let _ =
+            writeln!(std::io::stderr(), "test {} ... {line}", thread.name().unwrap_or("(helper)"));
+        then(panic);
+    }));
 }
 
 /// A name that no other story, nor another run of them, has.
