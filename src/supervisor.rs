@@ -173,6 +173,19 @@ impl Supervisor {
         Some(status)
     }
 
+    /// Afterwards Postgres does not run. In order, unless that takes longer than `limit`, `PGHERD_STOP_TIMEOUT`:
+    /// a fast shutdown waits for a standby that is connected and takes nothing.
+    pub async fn stop_postgres_within(&self, limit: Duration) {
+        if tokio::time::timeout(limit, self.stop_postgres(Shutdown::Fast)).await.is_err() {
+            warn!(
+                "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
+                 recovers when it starts",
+                limit.as_secs()
+            );
+            self.stop_postgres(Shutdown::Immediate).await;
+        }
+    }
+
     /// Asks Postgres to stop and does not wait. May be said again, harder.
     pub fn signal_postgres(&self, how: Shutdown) -> Option<Running> {
         let mut table = self.table();

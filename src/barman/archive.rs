@@ -13,6 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What barman has on this node.
 #[derive(Clone, Debug)]
@@ -119,7 +120,7 @@ impl Archive {
                 OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(path)
             });
             match opened {
-                Ok(file) => return self.as_written(name, file).map(Some),
+                Ok(file) => return self.as_written(path, file).map(Some),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -127,21 +128,27 @@ impl Archive {
         Ok(None)
     }
 
-    /// pgherd's barman does not compress; an archive from before pgherd may be compressed.
-    fn as_written(&self, name: &str, mut file: File) -> io::Result<Wal> {
+    /// pgherd's barman may compress with gzip; an archive from before pgherd may be compressed otherwise, too,
+    /// which barman itself undoes, half a second for each file.
+    fn as_written(&self, path: &Path, mut file: File) -> io::Result<Wal> {
         let meta = file.metadata()?;
         if !meta.is_file() {
-            return Err(io::Error::other(format!("{name} is no file")));
+            return Err(io::Error::other(format!("{} is no file", path.display())));
         }
-        let mut head = Vec::new();
-        Read::by_ref(&mut file).take(6).read_to_end(&mut head)?;
+        let head = head(&mut file)?;
         if !is_compressed(&head) {
             file.rewind()?;
             return Ok(Wal::Plain(file, meta.len()));
         }
-        let get = Program::new("barman").account(&self.account).current_dir("/");
-        let server = &self.settings.herd.cluster;
-        let unpacked = get.args(["--quiet", "get-wal", server, name]).stream();
+        let program = match head.starts_with(GZIP) {
+            true => gzip_to_stdout(path),
+            false => {
+                let name = path.file_name().unwrap_or_default();
+                let server = &self.settings.herd.cluster;
+                Program::new("barman").args(["--quiet", "get-wal", server]).arg(name)
+            }
+        };
+        let unpacked = program.account(&self.account).current_dir("/").stream();
         unpacked.map(|program| Wal::Unpacked(Box::new(program))).map_err(io::Error::other)
     }
 
@@ -220,11 +227,59 @@ fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(digit)
 }
 
+/// What it takes to tell how a file is kept.
+fn head(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    Read::by_ref(file).take(6).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// barman keeps this file compressed with gzip, as `BARMAN_COMPRESSION` has it.
+pub(super) fn is_gzip(path: &Path) -> bool {
+    let head = File::open(path).and_then(|mut file| head(&mut file));
+    head.is_ok_and(|head| head.starts_with(GZIP))
+}
+
+/// The file at `path`, as it was before.
+fn gzip_to_stdout(path: &Path) -> Program {
+    Program::new("gzip").args(["--decompress", "--stdout", "--"]).arg(path)
+}
+
+/// Copies a file of barman's archive, as Postgres wrote it. What may be left of an earlier try is overwritten.
+pub(super) async fn copy_as_written(
+    from: &Path,
+    to: &Path,
+    account: &Account,
+    at_most: Duration,
+) -> Result<(), ProgramError> {
+    let tool = |name| Program::new(name).account(account).current_dir("/");
+    let copy = |to: &Path| {
+        let copy = tool("cp").args(["--archive", "--reflink=auto", "--no-target-directory", "--"]);
+        copy.arg(from).arg(to).output(at_most)
+    };
+    if !acting_as(account, || is_gzip(from)) {
+        return copy(to).await.map(drop);
+    }
+    // Its name tells gzip what it is.
+    let mut packed = to.to_owned().into_os_string();
+    packed.push(".gz");
+    let packed = PathBuf::from(packed);
+    copy(&packed).await?;
+    tool("gzip")
+        .args(["--decompress", "--force", "--"])
+        .arg(&packed)
+        .output(at_most)
+        .await
+        .map(drop)
+}
+
+const GZIP: &[u8] = b"\x1f\x8b";
+
 /// By the first bytes: gzip, bzip2, xz, zstd, lz4. A WAL file begins with 0xD1 in its second byte,
 /// a history with a digit or `#`.
 fn is_compressed(head: &[u8]) -> bool {
     let magics: [&[u8]; 5] =
-        [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"];
+        [GZIP, b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"];
     magics.iter().any(|magic| head.starts_with(magic))
 }
 
@@ -254,5 +309,26 @@ mod tests {
     fn a_wal_file_does_not_look_compressed() {
         assert!(!is_compressed(b"\x16\xd1\x06\0\x01\0") && !is_compressed(b"1\t0/5000"));
         assert!(is_compressed(b"\x1f\x8b\x08\0\0\0") && is_compressed(b"\xfd7zXZ\0"));
+    }
+
+    #[tokio::test]
+    async fn what_barman_keeps_compressed_is_copied_as_it_was() {
+        let directory = std::env::temp_dir().join(format!("pgherd-gzip-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        let (name, account) = ("000000010000000A000000FF", Account::current());
+        let (kept, plain) = (directory.join(name), directory.join("plain"));
+        let text = "WAL ".repeat(10_000);
+        fs::write(&plain, &text).unwrap();
+        let gzip = Program::new("gzip").arg("--keep").arg(&plain).output(Duration::from_secs(10));
+        gzip.await.unwrap();
+        fs::rename(directory.join("plain.gz"), &kept).unwrap(); // barman's names say nothing of it.
+        for (from, copied) in [(&kept, "a"), (&plain, "b"), (&kept, "a.partial")] {
+            let to = directory.join(copied);
+            copy_as_written(from, &to, &account, Duration::from_secs(10)).await.unwrap();
+            assert!(fs::read_to_string(&to).unwrap() == text);
+        }
+        assert!(fs::metadata(&kept).unwrap().len() < 1000, "the archive stays as it is");
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

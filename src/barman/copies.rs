@@ -4,8 +4,8 @@
 //!
 //! What has been copied is noted beside the backups. A note that is lost costs another copy of the same.
 
-use super::catalog;
 use super::cloud::{self, CloudError};
+use super::{archive, catalog};
 use crate::cluster::{Backup, Lsn, Moment, end_of_wal_file};
 use crate::settings::{CloudSettings, Settings};
 use crate::system::account::Account;
@@ -14,7 +14,7 @@ use crate::system::files::{FileError, acting_as, ensure_directory, ensure_file, 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{debug, info};
 
@@ -26,6 +26,8 @@ const PLACE: &str = "place";
 const BACKUPS: &str = "backups";
 /// A line for each file of WAL.
 const WALS: &str = "wals";
+/// A file of WAL on its way, where barman keeps it compressed.
+const SCRATCH: &str = "unpacked";
 const OOM_SCORE_ADJ: i32 = 800;
 /// So many lines more than there are files, and the note is written anew.
 const WALS_EXTRA_MAX: usize = 1000;
@@ -149,14 +151,38 @@ impl Copier {
 
     /// `false`: it is not here any more: barman has removed it, or it is full by now and has another name.
     async fn copy_file(&self, path: PathBuf) -> Result<bool, CloudError> {
-        // Compressed, because of two names of one file barman 3.4 takes the part for the whole else, and a file
-        // that is mostly empty is not 16 MB then.
-        let tool = self.tool("barman-cloud-wal-archive").arg("--gzip");
-        let tool = tool.args([&self.cloud.url, &self.server]).arg(&path);
-        match tool.output(WAL_AT_MOST).await {
+        // Compressed there in any case, because of two names of one file barman 3.4 takes the part for the whole
+        // else, and a file that is mostly empty is not 16 MB then. Compressed twice, it could not be read.
+        let looked_at = path.clone();
+        let copied = match self.on_disk(move |_| archive::is_gzip(&looked_at)).await {
+            true => self.unpack_and_upload(&path).await,
+            false => self.upload(&path).await,
+        };
+        match copied {
             Err(_) if !self.on_disk(move |_| path.exists()).await => Ok(false),
             copied => Ok(copied.map(|_| true)?),
         }
+    }
+
+    async fn upload(&self, path: &Path) -> Result<(), CloudError> {
+        let tool = self.tool("barman-cloud-wal-archive").arg("--gzip");
+        let tool = tool.args([&self.cloud.url, &self.server]).arg(path);
+        Ok(tool.output(WAL_AT_MOST).await.map(drop)?)
+    }
+
+    async fn unpack_and_upload(&self, path: &Path) -> Result<(), CloudError> {
+        let scratch = self.directory.join(NOTES).join(SCRATCH);
+        let plain = scratch.join(path.file_name().unwrap_or_default());
+        let make = scratch.clone();
+        self.on_disk(move |copier| ensure_directory(&make, 0o700, &copier.account)).await?;
+        let unpacked = archive::copy_as_written(path, &plain, &self.account, WAL_AT_MOST).await;
+        let uploaded = match unpacked {
+            Ok(()) => self.upload(&plain).await,
+            Err(error) => Err(error.into()),
+        };
+        // Left behind, it is overwritten by the next.
+        let _ = self.on_disk(move |_| fs::remove_dir_all(&scratch)).await;
+        uploaded
     }
 
     /// Where nothing of ours is yet, nothing of anybody else's may be: files of WAL have the same names everywhere.

@@ -29,7 +29,7 @@ pub use verify::{VerifyError, to_verify, verify};
 
 use crate::cluster::Address;
 use crate::layout::Layout;
-use crate::settings::{NodeKind, Secret, Settings};
+use crate::settings::{NodeKind, Secret, Settings, WalCompression};
 use crate::system::account::Account;
 use crate::system::files::{FileError, ensure_directory, ensure_file, rendered};
 use askama::Template;
@@ -64,6 +64,7 @@ struct BarmanConf {
     backup_directory: String,
     bin_dir: String,
     retention: String,
+    gzip: bool,
 }
 
 /// Afterwards barman's configuration and password file are those that the settings ask for, and
@@ -103,6 +104,7 @@ pub fn write_conf(
         backup_directory: backup_directory(settings).display().to_string(),
         bin_dir: layout.bin_dir.display().to_string(),
         retention: barman.retention.to_string(),
+        gzip: barman.compression == WalCompression::Gzip,
     };
     let text = rendered(&conf);
     ensure_file(&layout.barman_conf, &text, 0o644, account)?;

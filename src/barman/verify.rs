@@ -2,7 +2,7 @@
 //! checksums, recovered to where it can be used from on, looked through, and thrown away. All of that as barman,
 //! whose files they are.
 
-use super::catalog;
+use super::{archive, catalog};
 use crate::cluster::{Backup, Lsn, Moment, Verified, wal_file_name};
 use crate::layout::Layout;
 use crate::settings::Settings;
@@ -291,7 +291,9 @@ impl Scratch<'_> {
             if !acting_as(self.account, || wals.exists()) {
                 return Ok(Some(format!("the WAL file {file}, which it needs, is not there")));
             }
-            self.copy(&wals, &data.join("pg_wal").join(&file)).await?;
+            let to = data.join("pg_wal").join(&file);
+            let copied = archive::copy_as_written(&wals, &to, self.account, STEP_AT_MOST).await;
+            copied.map_err(VerifyError::Tool)?;
         }
         self.prepare(segment_bytes)?;
         tell("recovers it, and looks through all of it");

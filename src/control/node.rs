@@ -146,8 +146,8 @@ pub struct Node {
     kept: Option<Appointment>,
     /// A lead that could not be taken is not tried for again before this.
     take_over_rest: RulesRest,
-    /// … unless something has changed since the last try.
-    tried: Option<crate::keeper::Seen>,
+    /// … unless something has changed since the last try: the record, people's wishes, who is there.
+    tried: Option<lead::Circumstances>,
     /// No commit is acknowledged, and why.
     writes_wait: Option<String>,
     /// The voters do not answer.

@@ -36,12 +36,14 @@ impl Hands {
         if keeper.now().leads {
             return Ok(());
         }
+        let began = Instant::now();
         loop {
             let claim = self.claim().await?;
-            let waits = claim.role == Role::Primary;
+            // Nobody waits for a primary that starts to give up. Of a standby that has no answer it may stand in
+            // the record that it leads: until that is known or of no use any more, nobody else can.
+            let waits = claim.role == Role::Primary || began.elapsed() < self.settings.herd.lease;
             match keeper.take(claim).await {
                 Ok(()) => return Ok(()),
-                // Nobody waits for a primary that starts to give up.
                 Err(error @ (LeadError::Silent(_) | LeadError::Why(Why::NotRead))) if waits => {
                     teller.tell(|progress| progress.waits_for = Some(error.to_string()));
                     keeper.look();
@@ -190,6 +192,9 @@ impl Hands {
             && Some(newest) <= led;
         if !is_standby {
             warn!("the promotion failed half-way: this node keeps the lead, and tries again");
+            if layout.pgdata.join("standby.signal").exists() {
+                keeper.let_go(); // As a standby, which takes it when its lease is over.
+            }
             return;
         }
         match keeper.give_back().await {

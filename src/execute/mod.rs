@@ -26,7 +26,7 @@ use crate::lead::Rival;
 use crate::postgres::{self, Bytes, Session, restore as archive_command};
 use crate::repmgr::{self, Identity};
 use crate::scenario::{Activity, Plan, Scenario, Step};
-use crate::service::{Listen, ServiceName, Shutdown};
+use crate::service::{Listen, ServiceName};
 use crate::settings::{Secret, Settings};
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
@@ -278,7 +278,7 @@ impl Hands {
             }
             Step::StopPostgres => {
                 kept.close().await;
-                self.supervisor.stop_postgres(Shutdown::Fast).await;
+                self.supervisor.stop_postgres_within(settings.herd.stop_timeout).await;
                 let bin = &layout.bin_dir;
                 let control = postgres::control_data(bin, &layout.pgdata, account).await?;
                 if !control.shut_down {

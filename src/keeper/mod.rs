@@ -95,6 +95,22 @@ pub enum LeadError {
     Ends,
 }
 
+impl LeadError {
+    /// It is over after a lease or two, and nothing else changes when it is.
+    pub fn passes_with_time(&self) -> bool {
+        match self {
+            LeadError::Why(why) => why.passes_with_time(),
+            LeadError::Changed | LeadError::Silent(_) => true,
+            LeadError::Last
+            | LeadError::NotOurs
+            | LeadError::Unguarded(_)
+            | LeadError::OtherCluster { .. }
+            | LeadError::Founds
+            | LeadError::Ends => false,
+        }
+    }
+}
+
 /// A taking: who we are at this moment, and who else there is.
 #[derive(Clone, Debug)]
 pub struct Claim {

@@ -418,7 +418,7 @@ impl Task {
             leads: self.founds.is_some()
                 || self.hold.as_ref().is_some_and(|hold| hold.may_write(now)),
             may_found: self.first_read.is_some(),
-            over: self.hold.is_none() && self.view.is_over(now),
+            over: self.hold.as_ref().is_none_or(|hold| hold.gives_up) && self.view.is_over(now),
             handed_to: self.handed_to(now),
             ..self.seen.clone()
         };
@@ -445,3 +445,6 @@ async fn of<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,18 +151,18 @@ pub enum Why {
 }
 
 impl Why {
-    /// It may be over at any moment, and neither the record nor a person's wish changes when it is.
-    pub fn may_pass(&self) -> bool {
+    /// It is over after a lease or two, and nothing else changes when it is.
+    pub fn passes_with_time(&self) -> bool {
         match self {
             Why::NotRead
-            | Why::Behind { .. }
             | Why::Leads { .. }
             | Why::HandedTo { .. }
-            | Why::TooFewAnswer { .. }
             | Why::HasLess { .. }
             | Why::GivesWay { .. } => true,
             Why::NoRecord
             | Why::OtherCluster { .. }
+            | Why::Behind { .. }
+            | Why::TooFewAnswer { .. }
             | Why::Paused { .. }
             | Why::NeverChosen { .. }
             | Why::InMaintenance { .. }

@@ -116,13 +116,18 @@ impl Session {
     pub async fn promote(&self) -> Result<Timeline, SqlError> {
         // `wait` looks each 100 ms.
         self.run("promote the server", "SELECT pg_promote(wait => false)").await?;
-        let began = tokio::time::Instant::now();
+        // It replays what it has received first, which may take long, and is seen.
+        let mut moved = tokio::time::Instant::now();
+        let mut replayed = None;
         loop {
             let health = self.health().await?;
             if health.role == crate::cluster::Role::Primary {
                 return Ok(health.timeline);
             }
-            if began.elapsed() > PROMOTE_AT_MOST {
+            if health.lsn > replayed {
+                (moved, replayed) = (tokio::time::Instant::now(), health.lsn);
+            }
+            if moved.elapsed() > PROMOTE_AT_MOST {
                 let doing = "promote the server".to_owned();
                 return Err(SqlError::Late { doing, at_most: PROMOTE_AT_MOST });
             }

@@ -7,7 +7,8 @@ use super::values::{
     DEFAULT_ETCD_PORT, DatabaseName, EndpointUrl, Endpoints, EtcdPort, Failover, Flag, GivenNodeId,
     Host, HostAuthMethod, InitdbArgs, Line, Location, LogFormat, Member, Members, NodeKind,
     NodeName, OomScore, Port, Priority, Retention, RoleName, Schedule, Source, Span, Synchronous,
-    TargetAction, TargetLsn, TargetTime, TargetTimeline, TransactionId, Voters, WindowUnit,
+    TargetAction, TargetLsn, TargetTime, TargetTimeline, TransactionId, Voters, WalCompression,
+    WindowUnit,
 };
 use crate::cluster::{Address, SyncMode};
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -72,6 +73,7 @@ pub(super) struct Input {
     pub(super) pgherd_log: Line,
 
     pub(super) barman_schedule: Schedule,
+    pub(super) barman_compression: WalCompression,
     pub(super) barman_cloud_url: Option<CloudUrl>,
     pub(super) barman_cloud_endpoint_url: Option<EndpointUrl>,
     pub(super) barman_cloud_access_key: Option<Line>,
@@ -152,6 +154,7 @@ impl Default for Input {
             pgherd_log: Line("info".into()),
 
             barman_schedule: Schedule::default(),
+            barman_compression: WalCompression::None,
             barman_cloud_url: None,
             barman_cloud_endpoint_url: None,
             barman_cloud_access_key: None,

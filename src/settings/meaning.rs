@@ -80,6 +80,7 @@ impl Settings {
                 retention: input.barman_retention,
                 config_dir: input.barman_config_dir.0,
                 schedule: input.barman_schedule,
+                compression: input.barman_compression,
                 cloud,
             },
             herd: HerdSettings {

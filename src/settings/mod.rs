@@ -32,7 +32,7 @@ pub use source::Origin;
 pub use tls::TlsSettings;
 pub use values::{
     Backups, CloneFrom, EtcdEndpoint, Failover, LogFormat, NodeKind, Retention, Schedule,
-    TargetTimeline, WindowUnit,
+    TargetTimeline, WalCompression, WindowUnit,
 };
 
 use crate::cluster::{Address, NodeId, Role, SyncMode};
@@ -142,6 +142,8 @@ pub struct BarmanSettings {
     pub config_dir: PathBuf,
     /// When base backups begin. `BARMAN_SCHEDULE`.
     pub schedule: Schedule,
+    /// How archived WAL is kept. `BARMAN_COMPRESSION`.
+    pub compression: WalCompression,
     /// Where copies of them go. `BARMAN_CLOUD_*`.
     pub cloud: Option<CloudSettings>,
 }

@@ -22,7 +22,7 @@ fn shown(cluster: &Cluster, id: &str) -> serde_json::Value {
 #[test]
 #[ignore = "needs docker: make test"]
 fn a_backup_with_one_wrong_byte_in_a_table_is_found_by_restoring_it_on_trial() {
-    let cluster = Cluster::stack();
+    let cluster = Cluster::stack_with(|_, recipe| recipe.env("BARMAN_COMPRESSION", "gzip"));
     for id in [BACKUP, 1] {
         cluster.start(id);
     }
@@ -49,6 +49,8 @@ fn a_backup_with_one_wrong_byte_in_a_table_is_found_by_restoring_it_on_trial() {
     let seen = shown(&cluster, &taken);
     assert!(seen["verified"]["at"].is_string() && seen["verified"]["wrong"].is_null(), "{seen}");
     assert_eq!(verify(keeper, "latest").status, 0);
+    let kept = keeper.shell("gzip --test < $(ls /home/barman/data/pgherd/wals/0*/0* | head -n 1)");
+    assert_eq!(kept.status, 0, "barman keeps WAL compressed: {}", kept.text());
     let unknown = verify(node, "20200101T000000");
     assert_eq!(unknown.status, 3, "{}", unknown.text());
 

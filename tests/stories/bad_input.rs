@@ -65,6 +65,7 @@ const WRONG: &[(&str, &str)] = &[
     ("PGHERD_LOG_FORMAT", "xml"),
     ("PGHERD_LOG", "two\nlines"),
     ("BARMAN_SCHEDULE", "daily"),
+    ("BARMAN_COMPRESSION", "zip"),
     ("RESTORE_FROM", "../etc"),
     ("RESTORE_TARGET_TIME", "two\nlines"),
     ("RESTORE_TARGET_LSN", "16"),

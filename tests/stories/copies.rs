@@ -33,6 +33,7 @@ fn recipe(network: &Network, data: &Volume, backups: &Volume, secret: &Volume) -
         .volume(secret, "/run/secrets")
         .envs(PASSWORDS)
         .env("REPMGR_NODE_NAME", "node1")
+        .env("BARMAN_COMPRESSION", "gzip")
         .env("BARMAN_CLOUD_URL", URL)
         .env("BARMAN_CLOUD_ENDPOINT_URL", ENDPOINT)
         .env("BARMAN_CLOUD_ACCESS_KEY", KEY)

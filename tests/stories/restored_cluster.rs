@@ -11,6 +11,7 @@ const IN_ORDER_WITHIN: Duration = Duration::from_secs(120);
 pub(crate) fn cluster() -> Cluster {
     Cluster::stack_with(|_, recipe| {
         let flags = ["-c", "autovacuum=off"];
+        let recipe = recipe.env("BARMAN_COMPRESSION", "gzip");
         recipe.env("PGHERD_FAILOVER", "quorum").command(["postgres"].into_iter().chain(flags))
     })
 }

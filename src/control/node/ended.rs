@@ -6,7 +6,7 @@ use crate::cluster::{NodeState, Role};
 use crate::execute::{PlanError, StandbyError, StepError};
 use crate::postgres::{HookError, PostgresError};
 use crate::scenario::{Scenario, Step};
-use crate::service::{Shutdown, Verdict};
+use crate::service::{RestartBudget, Shutdown, Verdict};
 use crate::settings::{BAD_SETTINGS, NodeKind};
 use crate::system::error::chain;
 use crate::system::wait;
@@ -44,6 +44,7 @@ impl Node {
                     self.rules_rest.begin();
                 }
                 self.leads_alone = false; // It was said for once.
+                self.copies = RestartBudget::for_copies();
                 self.forget_the_word();
                 self.serves_as(made_by(&scenario));
             }
@@ -77,6 +78,7 @@ impl Node {
             Scenario::HandOver { .. } => self.not_handed_over(serves),
             Scenario::TakeOver if serves => {
                 self.rest_before_the_next_try(&failed.source);
+                self.rules_rest.begin(); // Eagerly, it is a rule that has it take over.
                 self.undone = vec![match is_refused(&failed.source) {
                     true => format!("nobody leads: {}", chain(&failed.source)),
                     false => undone_warning(failed),

@@ -17,8 +17,16 @@ use tracing::{error, info};
 
 /// A lead that nobody has.
 const OFFERED_EVERY: Duration = Duration::from_secs(1);
-/// Between two tries, where what stands in the way may pass at any moment.
-const TRIES_AGAIN_WITHIN: Duration = Duration::from_secs(8);
+/// Between two tries, where what stands in the way passes by itself.
+const TRIES_AGAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// In which the lead was tried for.
+#[derive(Debug, PartialEq)]
+pub(super) struct Circumstances {
+    seen: Seen,
+    /// Who says what it has, and who serves.
+    others: Vec<(String, bool, bool)>,
+}
 
 impl Node {
     /// The record has changed, or could not be read, or the lease is over.
@@ -40,11 +48,12 @@ impl Node {
         if had_it && !seen.leads && self.made == Role::Primary {
             self.lost_the_lead();
         }
-        if self.tried.as_ref().is_some_and(|tried| *tried != seen) {
+        let stands = Circumstances { seen: seen.clone(), others: self.who_is_there() };
+        if self.tried.as_ref().is_some_and(|tried| *tried != stands) {
             self.wants_nothing_more(); // What stood in the way may be gone.
         }
         if seen.over && self.may_take_over(&seen) {
-            self.tried = Some(seen.clone());
+            self.tried = Some(stands);
             self.begin_anyway(Scenario::TakeOver);
         }
         if seen.handed_to.is_none() && seen.record.is_some() && !seen.over {
@@ -124,6 +133,13 @@ impl Node {
             && self.take_over_rest.is_over()
     }
 
+    /// Of the others: who says what it has, and who serves.
+    fn who_is_there(&self) -> Vec<(String, bool, bool)> {
+        let others = self.hands.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let rivals = others.iter().map(|other| &other.rival);
+        rivals.map(|one| (one.name.clone(), one.says.is_some(), one.running)).collect()
+    }
+
     /// What it was doing is about a primary that is gone.
     fn begin_anyway(&mut self, scenario: Scenario) {
         if let Phase::Planned(_, task) = &self.phase {
@@ -135,14 +151,9 @@ impl Node {
 
     /// It could not: it is tried again, later each time.
     pub(super) fn rest_before_the_next_try(&mut self, failed: &StepError) {
-        match failed {
-            StepError::Lead(LeadError::Why(why)) if why.may_pass() => {
-                self.take_over_rest.begin_at_most(TRIES_AGAIN_WITHIN);
-            }
-            StepError::Lead(LeadError::Changed | LeadError::Silent(_)) => {
-                self.take_over_rest.begin_at_most(TRIES_AGAIN_WITHIN);
-            }
-            _ => self.take_over_rest.begin(),
+        match matches!(failed, StepError::Lead(why) if why.passes_with_time()) {
+            true => self.take_over_rest.begin_at_most(TRIES_AGAIN_WITHIN),
+            false => self.take_over_rest.begin(),
         }
     }
 

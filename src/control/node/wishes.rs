@@ -6,14 +6,12 @@ use crate::cluster::{NodeState, Role};
 use crate::execute::Departed;
 use crate::lead::Desire;
 use crate::scenario::Scenario;
-use crate::service::Shutdown;
 use crate::settings::{NodeKind, RestoreFrom, RestoreSettings};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::info;
 
 /// What a person asks for.
 #[derive(Debug)]
@@ -262,15 +260,7 @@ impl Node {
         self.phase = Phase::BackingOff;
         let (hands, sender) = (Arc::clone(&self.hands), self.sender.clone());
         tokio::spawn(async move {
-            let limit = hands.settings.herd.stop_timeout;
-            if timeout(limit, hands.supervisor.stop_postgres(Shutdown::Fast)).await.is_err() {
-                warn!(
-                    "postgres has not ended within {} s (PGHERD_STOP_TIMEOUT): it stops at once, and \
-                     recovers when it starts",
-                    limit.as_secs()
-                );
-                hands.supervisor.stop_postgres(Shutdown::Immediate).await;
-            }
+            hands.supervisor.stop_postgres_within(hands.settings.herd.stop_timeout).await;
             let _ = sender.send(Event::RestartDue).await; // The node has ended.
         });
         Ok(format!("{} restarts postgres", self.name()))

@@ -68,10 +68,6 @@ impl Task {
                 self.hold = None; // The answer was lost, and it is done.
             }
             self.tell_guard();
-        } else if let Some((ours, sent)) = self.taking.take_if(|(ours, _)| *ours == record) {
-            // Its answer was lost.
-            // Late or not, nobody waits for it any more: it is claimed again.
-            let _ = self.holds(now, Hold::begun(ours, revision, sent));
         }
         self.view.saw(now, revision, record);
     }
@@ -157,10 +153,17 @@ impl Task {
             }
             Wrote::Changed(read) => {
                 self.taking = None;
+                let ours = |(_, record): &(_, Record)| record.instance == self.us.instance;
+                let was_done = read.as_ref().is_some_and(ours);
                 self.read(now, read);
-                answer(self.reply.take(), Err(LeadError::Changed));
+                let said = match was_done {
+                    true => LeadError::Silent("the answer was lost".to_owned()),
+                    false => LeadError::Changed,
+                };
+                answer(self.reply.take(), Err(said));
             }
-            // It is read back; whoever claims it claims it again then.
+            // It is read back. Whoever claims it claims it again then, and may, if it is ours by now. Until
+            // somebody does, it is not renewed: a lead that nobody does anything with would be nobody's for ever.
             Wrote::Unknown(why) => {
                 self.read_first = true;
                 self.silent(why.clone());

@@ -78,6 +78,7 @@ const WRONG: &[(&str, &str)] = &[
     ("PGHERD_LOG_FORMAT", "xml"),
     ("PGHERD_LOG", "two\nlines"),
     ("BARMAN_SCHEDULE", "daily"),
+    ("BARMAN_COMPRESSION", "zip"),
     ("BARMAN_CLOUD_URL", "s3://"),
     ("BARMAN_CLOUD_ENDPOINT_URL", "minio:9000"),
     ("BARMAN_CLOUD_ACCESS_KEY", "two\nlines"),

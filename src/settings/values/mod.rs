@@ -19,7 +19,7 @@ pub(super) use postgres::{
 };
 pub use restore::TargetTimeline;
 pub(super) use restore::{BackupId, Source, SourceNode, TargetLsn, TargetTime, TransactionId};
-pub use words::{Backups, CloneFrom, Failover, LogFormat, NodeKind};
+pub use words::{Backups, CloneFrom, Failover, LogFormat, NodeKind, WalCompression};
 pub(super) use words::{Flag, Synchronous, TargetAction};
 
 use crate::cluster::{Address, NodeId};

@@ -91,6 +91,24 @@ impl TryFrom<String> for Backups {
     }
 }
 
+/// How barman keeps WAL in its archive. `BARMAN_COMPRESSION`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all(serialize = "lowercase"))]
+pub enum WalCompression {
+    /// As Postgres wrote it.
+    None,
+    /// Each file by itself.
+    Gzip,
+}
+
+impl TryFrom<String> for WalCompression {
+    type Error = Expected;
+
+    fn try_from(text: String) -> Result<Self, Expected> {
+        word(&text, &[("none", Self::None), ("gzip", Self::Gzip)], "none or gzip")
+    }
+}
+
 /// What a new standby's data is copied from. `REPMGR_CLONE_FROM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", rename_all(serialize = "lowercase"))]

@@ -356,7 +356,7 @@ impl Drop for Container {
                 .filter(|line| !noise.iter().any(|noise| line.contains(noise)))
                 .collect();
             let tail = lines.len().saturating_sub(600);
-            let _ = write!(log, "{}\n", lines[tail..].join("\n"));
+            let _ = writeln!(log, "{}", lines[tail..].join("\n"));
             eprintln!("{log}---");
         }
         docker(["rm", "-f", "-v", &self.name]);
