@@ -140,7 +140,7 @@ impl Archive {
             file.rewind()?;
             return Ok(Wal::Plain(file, meta.len()));
         }
-        let program = match head.starts_with(GZIP) {
+        let program = match is_gzip(&head) {
             true => gzip_to_stdout(path),
             false => {
                 let name = path.file_name().unwrap_or_default();
@@ -234,10 +234,15 @@ fn head(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// barman keeps this file compressed with gzip, as `BARMAN_COMPRESSION` has it.
-pub(super) fn is_gzip(path: &Path) -> bool {
+/// What begins so was compressed with gzip, as `BARMAN_COMPRESSION` has it. barman's names tell nothing of that.
+pub(super) fn is_gzip(head: &[u8]) -> bool {
+    head.starts_with(GZIP)
+}
+
+/// See [`is_gzip`].
+pub(super) fn is_gzip_file(path: &Path) -> bool {
     let head = File::open(path).and_then(|mut file| head(&mut file));
-    head.is_ok_and(|head| head.starts_with(GZIP))
+    head.is_ok_and(|head| is_gzip(&head))
 }
 
 /// The file at `path`, as it was before.
@@ -257,7 +262,7 @@ pub(super) async fn copy_as_written(
         let copy = tool("cp").args(["--archive", "--reflink=auto", "--no-target-directory", "--"]);
         copy.arg(from).arg(to).output(at_most)
     };
-    if !acting_as(account, || is_gzip(from)) {
+    if !acting_as(account, || is_gzip_file(from)) {
         return copy(to).await.map(drop);
     }
     // Its name tells gzip what it is.
@@ -271,6 +276,11 @@ pub(super) async fn copy_as_written(
         .output(at_most)
         .await
         .map(drop)
+}
+
+/// gzip itself failed: the file is not what it was.
+pub(super) fn is_gzips(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::Failed { program, .. } if program == "gzip")
 }
 
 const GZIP: &[u8] = b"\x1f\x8b";

@@ -1,9 +1,12 @@
 //! Which backups barman has, from its files and not from `barman list-backup`: this is asked every
 //! minute, and Python takes half a second to start.
 
+use super::archive;
 use crate::cluster::{Archive, Backup, History, Lsn, SystemId, Timeline, end_of_wal_file};
+use flate2::read::MultiGzDecoder;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -109,6 +112,18 @@ pub(super) fn segment_bytes(directory: &Path) -> u64 {
     newest_segment_bytes(infos.iter().map(String::as_str))
 }
 
+/// What stands in a file of the archive, which barman may keep compressed, small as it is: `BARMAN_COMPRESSION`
+/// is for histories, too (3.4 and 3.13).
+fn text_as_written(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    let mut text = String::new();
+    match archive::is_gzip(&bytes) {
+        true => MultiGzDecoder::new(bytes.as_slice()).read_to_string(&mut text)?,
+        false => bytes.as_slice().read_to_string(&mut text)?,
+    };
+    Ok(text)
+}
+
 /// What barman keeps in `directory`, a cluster's own. Oldest backup first; only those that are complete.
 pub(super) fn archive(directory: &Path) -> Archive {
     let done = backups(directory).into_iter().filter(|(_, (status, _))| *status == Status::Done);
@@ -137,7 +152,7 @@ pub(super) fn archive(directory: &Path) -> Archive {
         for name in names(place) {
             let Some(number) = name.strip_suffix(".history") else { continue };
             let timeline = u32::from_str_radix(number, 16).ok().map(Timeline);
-            let text = fs::read_to_string(place.join(&name)).ok();
+            let text = text_as_written(&place.join(&name)).ok();
             let history = timeline.zip(text).and_then(|(one, text)| History::parse(one, &text));
             let is_new = |one: &History| !archive.histories.iter().any(|known| known == one);
             if let Some(history) = history.filter(is_new) {
@@ -207,7 +222,11 @@ mod tests {
         );
         write("wals/0000000100000000/000000010000000000000003", "");
         write("wals/0000000100000000/000000010000000000000005", "");
-        write("wals/00000002.history", "1\t0/6000100\tx\n");
+        // As with BARMAN_COMPRESSION=gzip.
+        let history = fs::File::create(directory.join("wals/00000002.history")).unwrap();
+        let mut history = flate2::write::GzEncoder::new(history, flate2::Compression::default());
+        std::io::Write::write_all(&mut history, b"1\t0/6000100\tx\n").unwrap();
+        history.finish().unwrap();
         write("streaming/000000020000000000000006.partial", "");
         let archive = archive(&directory);
         let ids: Vec<_> = archive.backups.iter().map(|backup| backup.id.as_str()).collect();

@@ -154,7 +154,7 @@ impl Copier {
         // Compressed there in any case, because of two names of one file barman 3.4 takes the part for the whole
         // else, and a file that is mostly empty is not 16 MB then. Compressed twice, it could not be read.
         let looked_at = path.clone();
-        let copied = match self.on_disk(move |_| archive::is_gzip(&looked_at)).await {
+        let copied = match self.on_disk(move |_| archive::is_gzip_file(&looked_at)).await {
             true => self.unpack_and_upload(&path).await,
             false => self.upload(&path).await,
         };

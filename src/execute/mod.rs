@@ -26,7 +26,7 @@ use crate::lead::Rival;
 use crate::postgres::{self, Bytes, Session, restore as archive_command};
 use crate::repmgr::{self, Identity};
 use crate::scenario::{Activity, Plan, Scenario, Step};
-use crate::service::{Listen, ServiceName};
+use crate::service::{Listen, ServiceName, Shutdown};
 use crate::settings::{Secret, Settings};
 use crate::supervisor::Supervisor;
 use crate::system::account::Account;
@@ -278,7 +278,16 @@ impl Hands {
             }
             Step::StopPostgres => {
                 kept.close().await;
-                self.supervisor.stop_postgres_within(settings.herd.stop_timeout).await;
+                match self.supervisor.listening() {
+                    // A standby that is connected and takes nothing is waited for.
+                    Some(Listen::Consumer { .. }) => {
+                        self.supervisor.stop_postgres_within(settings.herd.stop_timeout).await;
+                    }
+                    // What was made so far would be lost, and there is no standby.
+                    Some(Listen::Technical { .. }) | None => {
+                        self.supervisor.stop_postgres(Shutdown::Fast).await;
+                    }
+                }
                 let bin = &layout.bin_dir;
                 let control = postgres::control_data(bin, &layout.pgdata, account).await?;
                 if !control.shut_down {

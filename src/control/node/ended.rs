@@ -7,7 +7,7 @@ use crate::execute::{PlanError, StandbyError, StepError};
 use crate::postgres::{HookError, PostgresError};
 use crate::scenario::{Scenario, Step};
 use crate::service::{RestartBudget, Shutdown, Verdict};
-use crate::settings::{BAD_SETTINGS, NodeKind};
+use crate::settings::{BAD_SETTINGS, Failover, NodeKind};
 use crate::system::error::chain;
 use crate::system::wait;
 use std::sync::atomic::Ordering;
@@ -44,7 +44,9 @@ impl Node {
                     self.rules_rest.begin();
                 }
                 self.leads_alone = false; // It was said for once.
-                self.copies = RestartBudget::for_copies();
+                if is_copy(&scenario) {
+                    self.copies = RestartBudget::for_copies();
+                }
                 self.forget_the_word();
                 self.serves_as(made_by(&scenario));
             }
@@ -78,7 +80,9 @@ impl Node {
             Scenario::HandOver { .. } => self.not_handed_over(serves),
             Scenario::TakeOver if serves => {
                 self.rest_before_the_next_try(&failed.source);
-                self.rules_rest.begin(); // Eagerly, it is a rule that has it take over.
+                if self.hands.settings.herd.failover == Failover::Eager {
+                    self.rules_rest.begin(); // It is a rule that has it take over.
+                }
                 self.undone = vec![match is_refused(&failed.source) {
                     true => format!("nobody leads: {}", chain(&failed.source)),
                     false => undone_warning(failed),
@@ -248,6 +252,14 @@ impl Node {
         info!("{} {does}", row.name);
         self.gather_warnings();
     }
+}
+
+/// It has what a primary has, rewound or copied, and streams.
+fn is_copy(scenario: &Scenario) -> bool {
+    matches!(
+        scenario,
+        Scenario::StandbyFirstStart { .. } | Scenario::Rejoin { .. } | Scenario::Replace
+    )
 }
 
 /// It leaves no server, and what is on the disk then is a primary's.

@@ -316,7 +316,8 @@ mod tests {
         let free = Seen { over: true, ..Seen::default() };
         says.send_replace(free.clone());
         for _ in 0..2 {
-            let Some(Event::Lead(told)) = events.recv().await else { panic!("it has ended") };
+            let told = tokio::time::timeout(10 * OFFERED_EVERY, events.recv()).await;
+            let Ok(Some(Event::Lead(told))) = told else { panic!("it is not offered") };
             assert_eq!(*told, free);
         }
         drop(says);

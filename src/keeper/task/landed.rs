@@ -84,7 +84,9 @@ impl Task {
             None => {
                 self.view.saw_nothing(now);
                 let record = Record::found(&self.us, system, timeline);
-                self.taking = Some((record.clone(), now));
+                // The same once more: what was sent first may be what is done.
+                let before = self.taking.take_if(|(ours, _)| *ours == record);
+                self.taking = Some((record.clone(), before.map_or(now, |(_, sent)| sent)));
                 let (client, keys, within) =
                     (self.client.clone(), self.keys.clone(), self.within());
                 let wrote = flight::write(client, keys, Expected::Absent, record, within);
@@ -133,7 +135,8 @@ impl Task {
                 }
                 self.lose(now, &lost.to_string());
             }
-            None if said.is_ok() && released => {
+            // By this change, or by one before it whose answer was lost.
+            None if released => {
                 self.hold = None;
                 self.view.saw(now, revision, record);
             }
@@ -152,10 +155,10 @@ impl Task {
                 answer(self.reply.take(), said);
             }
             Wrote::Changed(read) => {
-                self.taking = None;
                 let ours = |(_, record): &(_, Record)| record.instance == self.us.instance;
                 let was_done = read.as_ref().is_some_and(ours);
                 self.read(now, read);
+                self.taking = None;
                 let said = match was_done {
                     true => LeadError::Silent("the answer was lost".to_owned()),
                     false => LeadError::Changed,
