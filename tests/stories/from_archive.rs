@@ -159,15 +159,21 @@ fn a_slave_is_cloned_from_a_backup_and_the_primary_is_spared() {
     cluster.keeps_its_secrets();
 }
 
+/// The slave follows, and there is a first backup.
+fn two_with_an_archive() -> (Cluster, Backup) {
+    let cluster = two_nodes(|recipe| recipe);
+    cluster.begin(0);
+    let backup = Backup::of(&cluster);
+    backup.await_backup(cluster.node(1));
+    await_follows(cluster.node(2), cluster.node(1));
+    (cluster, backup)
+}
+
 #[test]
 #[ignore = "needs docker: make test"]
 fn a_slave_that_was_away_too_long_catches_up_from_the_archive_or_is_cloned_where_there_is_none() {
-    let cluster = two_nodes(|recipe| recipe);
-    cluster.begin(0);
+    let (cluster, backup) = two_with_an_archive();
     let (primary, slave) = (cluster.node(1), cluster.node(2));
-    let backup = Backup::of(&cluster);
-    backup.await_backup(primary);
-    await_follows(slave, primary);
     cluster.kill(2);
     forget_archived_wal(primary, &backup);
     cluster.start(2);
@@ -234,12 +240,8 @@ fn lose_wal_in_the_midst(cluster: &Cluster, backup: &Backup) {
 #[test]
 #[ignore = "needs docker: make test"]
 fn a_slave_that_misses_wal_before_it_can_serve_fetches_it_or_is_cloned_when_somebody_says_so() {
-    let cluster = two_nodes(|recipe| recipe);
-    cluster.begin(0);
-    let (primary, slave) = (cluster.node(1), cluster.node(2));
-    let backup = Backup::of(&cluster);
-    backup.await_backup(primary);
-    await_follows(slave, primary);
+    let (cluster, backup) = two_with_an_archive();
+    let slave = cluster.node(2);
     lose_wal_in_the_midst(&cluster, &backup);
     cluster.start(2);
     slave.await_log("misses the WAL file");
